@@ -1,0 +1,20 @@
+"""Which benchmarks there are. A new one is one function and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench import attach, bursts, deadlines, footprint, workshop
+from bench.run import Run
+
+BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
+    "add": attach.add,
+    "del": attach.delete,
+    "burst": bursts.burst,
+    "agent": footprint.agent,
+    "deadlines": deadlines.deadlines,
+    "up": workshop.up,
+}
+
+ON_REQUEST = frozenset(("up",))
+"""Benchmarks that run only when they are named."""

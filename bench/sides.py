@@ -1,0 +1,149 @@
+"""What is measured inside a node: a CNI network, one attachment at a time or many at once.
+
+A worker holds one `Side`. Namespaces are made before a block of samples and given back after the
+benchmark, because the kernel tears namespaces down in the background and would disturb the next
+sample.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import execution, remains
+from bench.network import Container, Network
+from bench.reach import Listener
+from weft.lab import entering
+from weft.model.errors import WeftError
+
+PODS = Path("/run/netns")
+PATIENCE = 10.0
+_LOOK_AGAIN = 0.0001
+
+
+class Side:
+    """A network on this node. `agent`: process id of weft's agent; 0 for a chain without one."""
+
+    def __init__(
+        self, conflist: dict[str, Any], bins: str, agent: int, addresses: list[str]
+    ) -> None:
+        self.network = Network(conflist, bins)
+        self.agent = agent
+        self._listener = Listener(addresses)
+        self._elements = remains.Elements() if agent else None
+        self._host = remains.probe_socket()
+        self._made = 0
+        self._fresh: list[Container] = []
+        self._used: list[Container] = []
+
+    # -- namespaces
+
+    def prepare(self, count: int) -> None:
+        """Make as many namespaces as the next block needs."""
+        while len(self._fresh) < count:
+            self._made += 1
+            name = f"bench-{self._made}"
+            path = entering.create(PODS / name)
+            self._fresh.append(Container(f"{name:x>64}", str(path)))
+
+    def _take(self) -> Container:
+        container = self._fresh.pop()
+        self._used.append(container)
+        return container
+
+    def drop(self) -> None:
+        """Give all namespaces back."""
+        for container in [*self._fresh, *self._used]:
+            entering.remove(Path(container.path))
+        self._fresh, self._used = [], []
+
+    # -- one after the other
+
+    def block(self, count: int, check: bool) -> dict[str, list[float]]:
+        """ADD and DEL, `count` times: seconds of ADD, of DEL to its answer, and until all is
+        gone. `check`: the first must be able to talk."""
+        self.prepare(count)
+        times: dict[str, list[float]] = {"add": [], "del": [], "gone": []}
+        for number in range(count):
+            container = self._take()
+            begin = time.perf_counter()
+            execution.follow(self.network.add(container))
+            times["add"].append(time.perf_counter() - begin)
+            if check and number == 0:
+                self._listener.hear(container)
+            watched = remains.Watched(container, self._host)
+            begin = time.perf_counter()
+            execution.follow(self.network.delete(container))
+            times["del"].append(time.perf_counter() - begin)
+            self._wait_gone(watched, container)
+            times["gone"].append(time.perf_counter() - begin)
+            watched.close()
+        return times
+
+    def _wait_gone(self, watched: remains.Watched, container: Container) -> None:
+        deadline = time.perf_counter() + PATIENCE
+        while watched.stands() or (self.agent and remains.is_sending(self.agent)):
+            if time.perf_counter() > deadline:
+                raise WeftError(f"{container.id}: its links still stand {PATIENCE:.0f} s after DEL")
+            time.sleep(_LOOK_AGAIN)
+        if self._elements is not None and (left := self._elements.count()):
+            raise WeftError(f"{container.id}: {left} elements are left after DEL")
+
+    # -- many at once
+
+    def burst(self, count: int, width: int) -> dict[str, Any]:
+        """`count` ADDs at once, then as many DELs; what is left one second after the last."""
+        added = self.attach(count, width)
+        removed = self.detach(width)
+        removed["left"] = self._left_after(1.0)
+        return {"add": added, "del": removed}
+
+    def attach(self, count: int, width: int) -> dict[str, Any]:
+        """ADDs at once; some of the containers must be able to talk."""
+        self.prepare(count)
+        mine = [self._take() for _ in range(count)]
+        done = execution.race((self.network.add(each) for each in mine), width)
+        if not done.failures:
+            for container in mine[:: max(1, count // 5)]:
+                self._listener.hear(container)
+        return done._asdict()
+
+    def detach(self, width: int) -> dict[str, Any]:
+        """DEL of everything that is attached."""
+        mine = [each for each in self._used if each.result]
+        done = execution.race((self.network.delete(each) for each in mine), width)
+        for container in mine:
+            container.result = {}
+        return done._asdict()
+
+    def _left_after(self, seconds: float) -> list[str]:
+        time.sleep(seconds)
+        left = [f"link {name}" for name in remains.host_links()]
+        if self._elements is not None and (count := self._elements.count()):
+            left.append(f"{count} elements")
+        return left
+
+    # -- other requests
+
+    def request(self, verb: str, count: int, more: dict[str, Any]) -> list[tuple[float, int, int]]:
+        """One request `count` times: seconds, exit status, error code (0: none)."""
+        self.prepare(count)
+        answers = []
+        for number in range(count):
+            container = None if verb in ("GC", "STATUS") else self._fresh[number]
+            run = self.network.once(verb, container, **more)
+            begin = time.perf_counter()
+            status, said = execution.answer(run)
+            took = time.perf_counter() - begin
+            answers.append((took, status, _code(said)))
+        return answers
+
+
+def _code(said: bytes) -> int:
+    import json
+
+    try:
+        return int(json.loads(said)["code"])
+    except (ValueError, KeyError, TypeError):
+        return 0

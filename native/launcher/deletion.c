@@ -1,0 +1,104 @@
+/* DEL without an agent: the one verb that must succeed all the same. */
+#include "call.h"
+#include "link.h"
+#include "queue.h"
+#include "report.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool is_identifier(const unsigned char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = text[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!letter && (i == 0 || (c != '_' && c != '.' && c != '-')))
+            return false;
+    }
+    return length > 0;
+}
+
+/* What the kernel and the agent take as an interface's name; "all" and "default" are directories
+ * of sysctls and "lo" is every namespace's own. */
+static bool is_link_name(const char *name)
+{
+    static const char *const taken[] = {".", "..", "lo", "all", "default"};
+
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (strcmp(name, taken[i]) == 0)
+            return false;
+    return strlen(name) <= 15 && strpbrk(name, "/:% \t\n\v\f\r") == NULL;
+}
+
+/* Derives which attachment a DEL is about. 0: done; else the exit status of a refusal. */
+static int identify_attachment(void)
+{
+    const char *container = variable("CNI_CONTAINERID");
+    const char *ifname = variable("CNI_IFNAME");
+    const struct configuration *conf = &call.configuration;
+
+    if (container == NULL)
+        container = variable("CNI_PODID");
+    if (container == NULL || ifname == NULL) {
+        snprintf(call.message, sizeof call.message, "required env variables [%s%s%s] missing",
+                 container == NULL ? "CNI_CONTAINERID" : "",
+                 container == NULL && ifname == NULL ? "," : "",
+                 ifname == NULL ? "CNI_IFNAME" : "");
+        return refuse(CODE_ENVIRONMENT, "invalid-environment", call.message);
+    }
+    if (!is_identifier((const unsigned char *)container, strlen(container)))
+        return refuse(CODE_ENVIRONMENT, "invalid-environment",
+                      "CNI_CONTAINERID is not a letter or digit followed by letters, digits, "
+                      "'_', '.' or '-'");
+    if (!is_link_name(ifname))
+        return refuse(CODE_ENVIRONMENT, "invalid-environment",
+                      "CNI_IFNAME cannot be the name of a container's interface");
+    if (!scan(call.input, call.input_length, &call.configuration))
+        return refuse(CODE_DECODE, "decode-failure",
+                      "the network configuration on standard input is not a JSON object");
+    if (conf->name.presence == NOT_TEXT)
+        return refuse(CODE_DECODE, "decode-failure", "'name' of the configuration is no string");
+    if (conf->name.presence == ABSENT || conf->name.length == 0)
+        return refuse(CODE_CONFIG, "invalid-config", "missing network name");
+    if (!is_identifier(conf->name_bytes, conf->name.length))
+        return refuse(CODE_CONFIG, "invalid-config",
+                      "'name' of the configuration is not a letter or digit followed by letters, "
+                      "digits, '_', '.' or '-'");
+    identify(conf->name_bytes, conf->name.length, container, ifname, &call.identity);
+    return 0;
+}
+
+/* DEL without an agent. The queue comes before the effect, and the second attempt to connect comes
+ * after both: an agent listens first, then drains, so it either saw our file or hears us now.
+ * One that is there but hangs gets no second attempt. */
+int delete_alone(enum outcome outcome)
+{
+    bool queued;
+    int refused = identify_attachment();
+    int why;
+
+    if (refused != 0)
+        return refused;
+    mark_queued(&call.request);
+    queued = queue_put(call.identity.hex, call.request.bytes, call.request.length);
+    why = errno;
+    if (!remove_host_link(call.identity.link))
+        note("could not remove the host link; the agent will");
+    mark_sent(&call.request);
+    if (outcome != LATE
+        && ask_agent(&call.request, RECONNECT_LIMIT, ANSWER_LIMIT, &call.answer) == ANSWERED) {
+        if (queued)
+            queue_take_back(call.identity.hex);
+        return print_answer();
+    }
+    if (queued) {
+        note("the agent is absent; the DEL is queued for it");
+        return 0;
+    }
+    snprintf(call.message, sizeof call.message,
+             "the agent does not answer and the DEL could not be queued in " WEFT_RUN_DIR
+             "/queue: %s; start the agent and try again",
+             strerror(why));
+    return refuse(CODE_AGAIN, "agent-absent", call.message);
+}

@@ -1,0 +1,234 @@
+"""ADD: from a decoded request to a container that can talk.
+
+Everything that can be refused is refused before the first effect. Then, without an await between,
+the journal records the intent, the engine makes the rows true - guards first, links up last - and
+the journal records the promise. A failure undoes what was begun and keeps every error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from weft.agent.addresses import Addressed, Wish
+from weft.agent.detach import Detacher
+from weft.agent.ground import Ground
+from weft.agent.node import Node
+from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT, link_local, packed, wiring
+from weft.kernel import namespaces
+from weft.model.attachment import (
+    HOST_MAC,
+    Attachment,
+    AttachmentKey,
+    NamespaceId,
+)
+from weft.model.errors import Invalid, NotReady, WeftError
+from weft.render.guards import elements
+from weft.rows.base import Row
+from weft.wire.cni import Dns, Interface, Ip, Request, Result, Route, merge
+
+SMALLEST_MTU4 = 68  # RFC 791
+VANISHING = 3.0  # seconds in which a dead namespace's links have gone, also on a busy machine
+SMALLEST_MTU6 = 1280  # RFC 8200 section 5
+
+
+class Attacher:
+    """Performs ADD."""
+
+    def __init__(self, ground: Ground, detacher: Detacher) -> None:
+        self._engine = ground.engine
+        self._journal = ground.journal
+        self._addresses = ground.addresses
+        self._attachments = ground.attachments
+        self._detacher = detacher
+        self._node = ground.node
+
+    async def prepare(self, request: Request, netns: int | None) -> Addressed:
+        """The slow road to `perform`, which may wait: a stale predecessor, blocks to claim."""
+        self._refuse(request, netns)
+        assert netns is not None  # refused
+        await self._clear_predecessor(request.key, netns)
+        return await self._addresses.secure(self._wish(request, request.key))
+
+    def prepared(self, request: Request, netns: int | None) -> Addressed | None:
+        """The fast road: addresses at once, or None where only `prepare` can tell. Raises what
+        `prepare` would raise."""
+        key = request.key
+        self._refuse(request, netns)
+        if self._attachments.get(key) is not None:
+            return None
+        return self._addresses.assign(self._wish(request, key))
+
+    def _refuse(self, request: Request, netns: int | None) -> None:
+        if (why := self._node.not_ready()) is not None:
+            raise NotReady(why)
+        if netns is None:
+            raise Invalid(
+                f"CNI_NETNS={request.netns or ''} cannot be opened; pass the path of the "
+                "container's network namespace",
+                field="CNI_NETNS",
+                reason="invalid-netns",
+            )
+        if not namespaces.is_network_namespace(netns):
+            raise Invalid(
+                f"CNI_NETNS={request.netns} is not a network namespace",
+                field="CNI_NETNS",
+                reason="invalid-netns",
+            )
+        if namespaces.identity(netns) == self._node.namespace:
+            raise Invalid(
+                f"CNI_NETNS={request.netns} is the node's own network namespace; a container "
+                "that shares it needs no CNI",
+                field="CNI_NETNS",
+                reason="invalid-netns",
+            )
+
+    async def _clear_predecessor(self, key: AttachmentKey, netns: int) -> None:
+        known = self._attachments.get(key)
+        if known is None:
+            return
+        if known.state == "ready" and not await self._vanishes(known, netns):
+            raise Invalid(
+                f"container {key.container} is attached to network {key.network} as "
+                f"{key.ifname} already; DEL it first",
+                field="CNI_IFNAME",
+                reason="interface-exists",
+            )
+        # its namespace died without a DEL, and the container's id is used again
+        await self._detacher.detach_held(key)
+
+    async def _vanishes(self, known: Attachment, netns: int) -> bool:
+        """Whether the namespace that the attachment was made in is dead. Its link goes with it,
+        but late: the kernel takes namespaces apart in deferred work (cleanup_net)."""
+        dev, ino = namespaces.identity(netns)
+        elsewhere = known.netns not in (None, NamespaceId(dev=dev, ino=ino))
+        deadline = time.monotonic() + (VANISHING if elsewhere else 0)
+        while not self._detacher.vanished(known):
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    def _wish(self, request: Request, key: AttachmentKey) -> Wish:
+        facts = self._node.facts
+        return Wish(
+            key=key,
+            want4=facts.ipv4.on,
+            want6=facts.ipv6.on,
+            ips=request.wishes.ips,
+            pools=request.conf.pools,
+            pod=request.wishes.pod,
+        )
+
+    def perform(self, request: Request, netns: int, assigned: Addressed) -> Result:
+        """The effects. Raises WeftError; what stands then is in the journal as `intent`, and the
+        caller must `undo`."""
+        key = request.key
+        facts = self._node.facts
+        dev, ino = namespaces.identity(netns)
+        place = NamespaceId(dev=dev, ino=ino)
+        routed = self._routed(place)
+        mtu = request.conf.mtu or facts.mtu
+        smallest = SMALLEST_MTU6 if any(":" in a.address for a in assigned) else SMALLEST_MTU4
+        if not smallest <= mtu <= 65535:
+            self._addresses.take_back(assigned)
+            raise Invalid(f"mtu {mtu} is not within {smallest}..65535", field="mtu")
+        attachment = Attachment(
+            key=key,
+            state="intent",
+            host_link=key.host_link,
+            mac=bytes.fromhex(request.wishes.mac.replace(":", "")) or key.pod_mac,
+            mtu=mtu,
+            addresses=assigned,
+            netns=place,
+            sandbox=request.netns or "",
+            pod=request.wishes.pod,
+            labels=request.wishes.labels,
+            masquerade=self._node.masquerades(request.conf.ip_masq),
+            via4=not routed,
+            via6=facts.way_out6 and not routed,
+            ranges6=() if routed else self._addresses.ranges6(),
+            created=time.time(),
+            begun_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            version=request.spec_version,
+        )
+        try:
+            self._journal.put(attachment)
+        except Exception:  # nothing has begun
+            self._addresses.take_back(assigned)
+            raise
+        self._attachments.put(attachment)
+        self._engine.apply(str(key), rows_of(attachment, self._node), netns)
+        attachment = attachment.having("ready")
+        self._journal.put(attachment)
+        self._attachments.put(attachment)
+        own = promised(attachment, request)
+        previous = request.prev_result
+        return merge(previous, own) if isinstance(previous, Result) else own
+
+    def _routed(self, place: NamespaceId) -> bool:
+        """Whether another attachment has the default routes of this namespace already: the first
+        one keeps them, or its container would lose its network with the second's DEL."""
+        return any(
+            other.via4 and not self._detacher.vanished(other)
+            for other in self._attachments.inside(place)
+        )
+
+    def cancel(self, assigned: Addressed) -> None:
+        """Give back addresses for which nothing was begun."""
+        self._addresses.take_back(assigned)
+
+    async def undo(self, key: AttachmentKey, cause: WeftError) -> WeftError:
+        """Take back what `perform` began; the error to answer, with every error on the way."""
+        if self._attachments.get(key) is None:
+            return cause
+        try:
+            await self._detacher.detach_held(key)
+        except WeftError as error:
+            cause.details = "; ".join(t for t in (cause.details, f"undoing: {error}") if t)
+        return cause
+
+
+def rows_of(attachment: Attachment, node: Node) -> tuple[Row, ...]:
+    """Every row of an attachment: its guards and its wiring."""
+    ips = [packed(a.address) for a in attachment.addresses]
+    local = link_local(attachment.mac) if any(len(ip) == 16 for ip in ips) else None
+    guards = elements(attachment.host_link, attachment.mac, ips, local, attachment.masquerade)
+    return guards + wiring(attachment, node.facts.wiring)
+
+
+def promised(attachment: Attachment, request: Request) -> Result:
+    """The result that ADD answers and CHECK compares."""
+    interfaces = (
+        Interface(name=attachment.host_link, mac=colons(HOST_MAC), mtu=attachment.mtu),
+        Interface(
+            name=attachment.key.ifname,
+            mac=colons(attachment.mac),
+            mtu=attachment.mtu,
+            sandbox=attachment.sandbox,
+        ),
+    )
+    ips: list[Ip] = []
+    routes: list[Route] = []
+    for assigned in attachment.addresses:
+        if ":" in assigned.address:
+            ranges = ("::/0",) if attachment.via6 else attachment.ranges6
+            gateway = GATEWAY6_TEXT if ranges else None
+            ips.append(Ip(address=f"{assigned.address}/128", gateway=gateway, interface=1))
+            routes.extend(Route(dst=dst, gw=GATEWAY6_TEXT) for dst in ranges)
+        else:
+            gateway = GATEWAY4_TEXT if attachment.via4 else None
+            ips.append(Ip(address=f"{assigned.address}/32", gateway=gateway, interface=1))
+            if attachment.via4:
+                routes.append(Route(dst="0.0.0.0/0", gw=GATEWAY4_TEXT))
+    return Result(
+        interfaces=interfaces,
+        ips=tuple(ips),
+        routes=tuple(routes),
+        dns=request.conf.dns or Dns(),
+    )
+
+
+def colons(mac: bytes) -> str:
+    """`0a:77:65:66:74:00`."""
+    return mac.hex(":")

@@ -1,0 +1,88 @@
+"""CHECK: every difference between what ADD promised and what the kernel holds.
+
+The rows are computed again from the journal and compared with a read-back, on the host and inside
+the container; the runtime's `prevResult` is compared with the promise. All differences are named,
+one sentence each.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from weft.agent.attach import rows_of
+from weft.agent.ground import Ground
+from weft.kernel import namespaces
+from weft.model.attachment import Attachment, AttachmentKey
+from weft.model.errors import Invalid, NotFound, WeftError
+from weft.rows.base import Place
+from weft.wire.cni import Request, Result
+
+
+class Checker:
+    """Performs CHECK."""
+
+    def __init__(self, ground: Ground, *, repair_pods: bool) -> None:
+        self._engine = ground.engine
+        self._attachments = ground.attachments
+        self._node = ground.node
+        self._log = ground.log
+        self._repair_pods = repair_pods
+
+    def check(self, request: Request, netns: int | None, key: AttachmentKey) -> None:
+        """Raise WeftError (`check-failed`) whose details name every difference."""
+        attachment = self._attachments.get(key)
+        if attachment is None or attachment.state != "ready":
+            raise NotFound(
+                f"no attachment {key} is known; ADD it again", reason="unknown-container"
+            )
+        if netns is None or not namespaces.is_network_namespace(netns):
+            raise Invalid(
+                f"CNI_NETNS={request.netns or ''} is not a network namespace that can be opened",
+                field="CNI_NETNS",
+                reason="invalid-netns",
+            )
+        words = self._namespace_words(attachment, netns) or self._kernel_words(attachment, netns)
+        words += _result_words(attachment, request)
+        if words:
+            raise WeftError(
+                f"{len(words)} differences between the promise for {key} and the kernel",
+                reason="check-failed",
+                details="; ".join(words),
+            )
+
+    def _kernel_words(self, attachment: Attachment, netns: int) -> list[str]:
+        owner = str(attachment.key)
+        found = self._engine.differences(rows_of(attachment, self._node), netns)
+        inside = [each for each in found if getattr(each.row, "place", Place.HOST) is Place.POD]
+        if inside:
+            said = "; ".join(each.words for each in inside)
+            self._log.event("warning", "PodDamaged", owner, said)
+            if self._repair_pods:
+                self._engine.remake(owner, [each.row.key for each in inside], netns)
+                self._log.event("info", "PodRepaired", owner, said)
+                found = [each for each in found if each not in inside]
+        return [each.words for each in found]
+
+    def _namespace_words(self, attachment: Attachment, netns: int) -> list[str]:
+        known = attachment.netns
+        dev, ino = namespaces.identity(netns)
+        if known is None or (known.dev, known.ino) == (dev, ino):
+            return []
+        return [f"CNI_NETNS is network namespace {ino}, but the attachment was made in {known.ino}"]
+
+
+def _result_words(attachment: Attachment, request: Request) -> list[str]:
+    """Differences between `prevResult` and the promise; later plugins may have added to it."""
+    result = request.prev_result
+    if not isinstance(result, Result):
+        return []
+    words: list[str] = []
+    told = {ipaddress.ip_interface(ip.address).ip for ip in result.ips}
+    for assigned in attachment.addresses:
+        if ipaddress.ip_address(assigned.address) not in told:
+            words.append(f"prevResult does not list the address {assigned.address} of ADD's result")
+    names = {interface.name for interface in result.interfaces}
+    # results before 0.3.0 have no interfaces at all
+    if names and attachment.key.ifname not in names:
+        words.append(f"prevResult does not list the interface {attachment.key.ifname}")
+    return words

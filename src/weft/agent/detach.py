@@ -1,0 +1,89 @@
+"""DEL and GC: give back what an attachment has, from the journal alone.
+
+Neither the container's namespace nor the former result is needed. The guards' elements go first,
+so that traffic is cut at once; the link's deletion is sent from a worker (`agent.reaper`) and the
+answer given when the link can no longer be looked up. DEL succeeds when nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from weft.agent.ground import Ground
+from weft.agent.reaper import Reaper
+from weft.agent.turns import Turns
+from weft.model.attachment import Attachment, AttachmentKey
+from weft.model.errors import WeftError
+
+
+class Detacher:
+    """Performs DEL, GC and the undoing of a failed ADD."""
+
+    def __init__(self, ground: Ground, reaper: Reaper, turns: Turns) -> None:
+        self._engine = ground.engine
+        self._journal = ground.journal
+        self._addresses = ground.addresses
+        self._attachments = ground.attachments
+        self._reaper = reaper
+        self._turns = turns
+        self._log = ground.log
+
+    def vanished(self, attachment: Attachment) -> bool:
+        """Whether the host's end is gone: the kernel deletes it with the container's namespace."""
+        return self._reaper.gone(attachment.host_link)
+
+    async def detach(self, key: AttachmentKey) -> None:
+        """DEL, in its turn. Raises WeftError only if something is left."""
+        async with self._turns.deleting(key):
+            await self.detach_held(key)
+
+    async def detach_held(self, key: AttachmentKey) -> None:
+        """DEL for who has the turn already."""
+        attachment = self._attachments.get(key)
+        if attachment is None:
+            # Unknown to the journal; a link of this name may still stand after foreign meddling.
+            # The removal refuses links without our alias.
+            if not self._reaper.gone(key.host_link):
+                await self._reaper.delete(key.host_link)
+            return
+        self._journal_leaving(attachment)
+        number = self._engine.number(attachment.host_link)
+        self._engine.withdraw(str(key))
+        await self._reaper.delete(attachment.host_link, number)
+        now = time.monotonic()
+        self._addresses.release(attachment.addresses, now)
+        try:
+            self._journal.drop(
+                key, tuple((a.address, a.sequence) for a in attachment.addresses), now
+            )
+        except WeftError as error:
+            self._log.event("warning", "JournalUnwritable", str(key), error.message)
+        self._attachments.drop(key)
+
+    def _journal_leaving(self, attachment: Attachment) -> None:
+        leaving = attachment.having("leaving")
+        self._attachments.put(leaving)
+        try:
+            self._journal.put(leaving)
+        except WeftError as error:
+            # DEL goes on: the link's absence tells the next start what happened
+            self._log.event("warning", "JournalUnwritable", str(attachment.key), error.message)
+
+    async def collect(self, network: str, valid: Iterable[tuple[str, str]]) -> list[AttachmentKey]:
+        """GC: remove every attachment of `network` whose ADD has finished by now, not in `valid`.
+
+        Goes on after an error and raises an ExceptionGroup of all of them at the end.
+        """
+        keep = frozenset(valid)
+        doomed = [
+            a.key
+            for a in self._attachments.finished(network)
+            if (a.key.container, a.key.ifname) not in keep
+        ]
+        ends = await asyncio.gather(*map(self.detach, doomed), return_exceptions=True)
+        errors = [end for end in ends if isinstance(end, Exception)]
+        if errors:
+            raise ExceptionGroup(f"GC of network {network}", errors)
+        return doomed

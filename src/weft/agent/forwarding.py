@@ -1,0 +1,119 @@
+"""The few global sysctls that a routing node needs, and giving them back.
+
+Forwarding goes on only after the ruleset stands. An uplink that learns its IPv6 routes from router
+advertisements (accept_ra 1) stops to do so when forwarding goes on, so it is moved to accept_ra 2
+first. What was there before is kept in the journal; `give_back` restores a value only if it is
+still the one we wrote. Source: Documentation/networking/ip-sysctl.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+
+from weft.agent.events import Log
+from weft.agent.journal import Journal
+from weft.kernel import sysctl
+from weft.kernel.host import HostLink
+from weft.model.errors import KernelRefused
+
+FORWARD4 = "net/ipv4/ip_forward"
+FORWARD6 = "net/ipv6/conf/all/forwarding"
+_DEVICES = ("", "bond", "team", "vlan")  # IFLA_INFO_KIND
+
+
+def accept_ra(link: str) -> str:
+    """The sysctl of a link's router advertisements."""
+    return f"net/ipv6/conf/{link}/accept_ra"
+
+
+def wanted(links: Iterable[str], *, ipv4: bool, ipv6: bool, ours: bool) -> list[tuple[str, str]]:
+    """(path, value) to write, in order.
+
+    `links`: the uplinks. `ours`: the node did not forward IPv6 before us; otherwise its links have
+    not accepted advertisements anyway, unless somebody said 2.
+    """
+    writes: list[tuple[str, str]] = []
+    if ipv6:
+        if ours:
+            writes += [
+                (accept_ra(link), "2") for link in links if sysctl.read(accept_ra(link)) == "1"
+            ]
+        writes.append((FORWARD6, "1"))
+    if ipv4:
+        writes.append((FORWARD4, "1"))
+    return writes
+
+
+def uplinks(links: Iterable[HostLink], ways_out: Iterable[str]) -> list[str]:
+    """Links whose advertisements are worth believing: the machine's own devices, what bundles or
+    divides them, and whatever a default route leads to. Not bridges, veths and the like, behind
+    which there may be containers."""
+    used = set(ways_out)
+    return [
+        link.name
+        for link in links
+        if link.name != "lo" and (link.kind in _DEVICES or link.name in used)
+    ]
+
+
+def is_ours(journal: Journal) -> bool:
+    """Whether it is we who switched, or are about to switch, IPv6 forwarding on."""
+    if sysctl.read(FORWARD6) == "0":
+        return True
+    return any(path == FORWARD6 for path, _, _ in journal.remembered())
+
+
+def switch_on(
+    journal: Journal, writes: Iterable[tuple[str, str]], links: Iterable[str]
+) -> list[str]:
+    """Write what is not so already, remembering what was there. Returns the paths written.
+
+    Raises KernelRefused for a file that cannot be written.
+    """
+    names = (*links, "default")
+    written = []
+    for path, value in writes:
+        before = sysctl.read(path)
+        if before is None or before == value:
+            continue
+        for other in _carried_along(path, names):
+            journal.remember(*other)
+        journal.remember(path, before, value)
+        for _, code in sysctl.write([sysctl.message(path, value)]):
+            raise KernelRefused(code, f"write {value} to", f"/proc/sys/{path}")
+        written.append(path)
+    return written
+
+
+def _carried_along(path: str, links: Iterable[str]) -> list[tuple[str, str, str]]:
+    """What the kernel changes too when forwarding is switched off again: links that forwarded by
+    themselves, and the node's will to be redirected. Remembered as (path, before, before)."""
+    if path not in (FORWARD4, FORWARD6):
+        return []
+    family = "ipv4" if path == FORWARD4 else "ipv6"
+    kept = [(f"net/{family}/conf/{link}/forwarding", "1") for link in links]
+    if path == FORWARD4:
+        kept.append(("net/ipv4/conf/all/accept_redirects", "0"))
+    return [(other, value, value) for other, value in kept if sysctl.read(other) == value]
+
+
+def give_back(remembered: Iterable[tuple[str, str, str]], log: Log) -> None:
+    """Restore every value that is still ours: forwarding, what it carries along, accept_ra."""
+    restored = False
+    for path, before, wrote in sorted(remembered, key=_rank):
+        carried = before == wrote
+        if carried and not restored:
+            continue  # forwarding was left as it is, so nothing was carried along
+        if not carried and sysctl.read(path) != wrote:
+            log.line("info", "left a sysctl that somebody else has changed", path=path)
+            continue
+        restored = restored or path in (FORWARD4, FORWARD6)
+        for _, code in sysctl.write([sysctl.message(path, before)]):
+            if code not in (errno.ENOENT, errno.EINVAL):
+                log.line("warning", "cannot restore a sysctl", path=path, errno=code)
+
+
+def _rank(item: tuple[str, str, str]) -> tuple[bool, bool]:
+    path, before, wrote = item
+    return "accept_ra" in path, before == wrote

@@ -1,0 +1,24 @@
+"""What every journey of an attachment stands on: one of each, wired once by `agent.service`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.agent.addresses import Addresses
+from weft.agent.events import Log
+from weft.agent.journal import Journal
+from weft.agent.node import Node
+from weft.agent.table import Attachments
+from weft.drivers.engine import Engine
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Ground:
+    """The kernel's engine, the node, and who remembers what."""
+
+    engine: Engine
+    journal: Journal
+    addresses: Addresses
+    attachments: Attachments
+    node: Node
+    log: Log

@@ -1,0 +1,150 @@
+"""The node itself: its facts, its ruleset, its forwarding, and whether it can serve ADD.
+
+`program` makes the node's own rows true: the ruleset first, forwarding only after it, so that pod
+ranges are never forwarded unguarded. `refresh` reads the facts again when the host has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from weft.agent.events import Log
+from weft.agent.facts import Facts, gather
+from weft.agent.forwarding import is_ours, switch_on, uplinks, wanted
+from weft.agent.journal import Journal
+from weft.drivers.engine import Engine
+from weft.drivers.rules import same_kind
+from weft.kernel import namespaces
+from weft.kernel.host import HostLink, Network, read_host, read_links
+from weft.kernel.netlink import Socket
+from weft.kernel.routes import PROTOCOL
+from weft.model.attachment import LINK_PREFIX
+from weft.model.errors import WeftError
+from weft.model.settings import Settings
+from weft.render.ruleset import NodeRules, node_rows
+from weft.render.sets import attachment_sets
+from weft.rows.base import Row, RowKey
+from weft.rows.rules import Element, Set
+
+NETLINK_ROUTE = 0
+OWNER = "node"
+"""The engine's name for the rows that belong to no attachment."""
+
+
+class Node:
+    """What the node is, and the rows that belong to no attachment."""
+
+    def __init__(self, settings: Settings, engine: Engine, journal: Journal, log: Log) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._journal = journal
+        self._log = log
+        self._socket = Socket(NETLINK_ROUTE)
+        self.namespace = namespaces.own()
+        self.facts: Facts = self._gather()
+        self._trouble = "the agent is starting"
+        self._guarded = False
+        self._left: list[Row] = []
+        self.full: Callable[[], str | None] = lambda: None
+
+    def _gather(self) -> Facts:
+        network = self._settings.network
+        mtu = network.mtu if isinstance(network.mtu, int) else None
+        view = read_host(self._socket, skip_protocol=PROTOCOL, skip_links=LINK_PREFIX)
+        return gather(view, mtu=mtu, ipv4=network.ipv4, ipv6=network.ipv6)
+
+    def refresh(self) -> None:
+        """Read the facts again; what changed for pods to come is an event."""
+        before, self.facts = self.facts, self._gather()
+        for name in ("ipv4", "ipv6", "way_out4", "way_out6", "mtu"):
+            old, new = getattr(before, name), getattr(self.facts, name)
+            if old != new:
+                why = getattr(self.facts, f"{name}_why", None) or self.facts.mtu_source
+                self._log.event("info", "NodeChanged", "node", f"{name} is {new} now: {why}")
+
+    def links(self) -> list[HostLink]:
+        """The host's links now."""
+        return read_links(self._socket)
+
+    def masquerades(self, asked: bool | None) -> bool:
+        """Whether an attachment whose configuration says `ipMasq: asked` is masqueraded."""
+        return self._settings.network.masquerade if asked is None else asked
+
+    def not_ready(self) -> str | None:
+        """Why ADD cannot be served now, or None."""
+        if self._trouble:
+            return self._trouble
+        network, facts = self._settings.network, self.facts
+        if network.ipv6 == "on" and not facts.ipv6.on:
+            return f"network.ipv6 is on in the settings, but {facts.ipv6.why}"
+        return None
+
+    def no_addresses(self) -> str | None:
+        """Why no pod could be given an address, or None."""
+        return self.full()
+
+    def adopt(self, standing: Iterable[Row]) -> None:
+        """Take over the rules that an earlier agent left: what is right is not written again,
+        what nobody wants goes with the next `program`."""
+        wanted = {row.key: row for row in node_rows(NodeRules())}
+        members = {row.name for row in attachment_sets()}
+        mine: list[Row] = []
+        replaced: set[RowKey] = set()
+        for row in standing:
+            same = wanted.get(row.key)
+            if isinstance(row, Set) and isinstance(same, Set):
+                # the comment is not read back
+                mine.append(msgspec.structs.replace(row, comment=same.comment))
+                if not same_kind(row, same):
+                    replaced.add(row.key)
+            elif isinstance(row, Element) and ("Set", row.family, row.table, row.set) in replaced:
+                continue  # goes with its set, which is made anew
+            elif isinstance(row, Element) and row.set in members:
+                self._left.append(row)
+            else:
+                mine.append(row)
+        self._engine.adopt(OWNER, mine)
+
+    def disown(self, wanted: Iterable[Row]) -> None:
+        """Remove elements that an earlier agent left and no attachment wants."""
+        keys = {row.key for row in wanted}
+        self._engine.adopt("left", [row for row in self._left if row.key not in keys])
+        self._left.clear()
+        self._engine.withdraw("left")
+
+    def program(self, pools: Iterable[Network], blocks: Iterable[Network]) -> None:
+        """Make the ruleset true. Raises WeftError and stays not ready."""
+        rules = NodeRules(pools=tuple(pools), blocks=tuple(blocks), strangers=self.facts.strangers)
+        try:
+            self._engine.apply(OWNER, node_rows(rules))
+        except WeftError as error:
+            self._trouble = f"the packet rules cannot be set: {error.message}"
+            self._guarded = False
+            raise
+        self._guarded = True
+
+    def forward(self) -> None:
+        """Switch forwarding on, once the ruleset stands. Raises WeftError and stays not ready."""
+        if not self._guarded:
+            return
+        facts, links = self.facts, read_links(self._socket, skip=LINK_PREFIX)
+        writes = wanted(
+            uplinks(links, facts.ways_out),
+            ipv4=facts.ipv4.on,
+            ipv6=facts.ipv6.on,
+            ours=is_ours(self._journal),
+        )
+        try:
+            written = switch_on(self._journal, writes, [link.name for link in links])
+        except WeftError as error:
+            self._trouble = f"forwarding cannot be switched on: {error.message}"
+            raise
+        self._trouble = ""
+        for path in written:
+            self._log.event("info", "SysctlWritten", "node", f"wrote {path}")
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()

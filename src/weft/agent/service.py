@@ -1,0 +1,302 @@
+"""The composition root: one process, one loop, every room wired to its neighbours.
+
+Start: store, journal, engine, node (ruleset, then forwarding), recovery of what the kernel holds,
+then the socket is bound, the queue of deletions drained, and only then requests are served.
+`weft agent` comes here directly; nothing of the command line is imported, which keeps it small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+
+from weft.agent.addresses import Addresses
+from weft.agent.api import Api
+from weft.agent.attach import Attacher
+from weft.agent.check import Checker
+from weft.agent.detach import Detacher
+from weft.agent.events import Log
+from weft.agent.ground import Ground
+from weft.agent.journal import Journal
+from weft.agent.node import Node
+from weft.agent.pace import watch_loop
+from weft.agent.publish import Publisher
+from weft.agent.reaper import Reaper
+from weft.agent.recovery import Recovery
+from weft.agent.server import Connection, Server
+from weft.agent.status import Reporter
+from weft.agent.table import Attachments
+from weft.agent.teardown import close_boot, refuse_beside_agent, teardown
+from weft.agent.turns import Turns
+from weft.agent.verbs import Verbs
+from weft.agent.watch import Watcher
+from weft.drivers.engine import Engine
+from weft.drivers.removal import Looking, delete_links
+from weft.drivers.rules import RulesTransport
+from weft.drivers.surroundings import Host
+from weft.drivers.table import all_drivers
+from weft.kernel import sysctl
+from weft.model.errors import PeerFault, WeftError
+from weft.model.settings import SETTINGS_PATH, Settings, load_settings
+from weft.render.sets import TABLE
+from weft.store.contract import Store
+from weft.store.sqlite import SqliteStore
+from weft.wire.local import Frame, Kind, decode_cni_request
+
+QUEUE_LOOK = 20.0  # seconds between two looks into the queue of deletions
+BOOT_ID = "kernel/random/boot_id"
+
+
+class Service:
+    """The agent. `start`, then serve until `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        paths = settings.paths
+        self.settings = settings
+        self.name = node_name(settings)
+        self.boot_id = boot_id()
+        self.log = Log(settings.log.level, settings.log.format)
+        self.store: Store = _open_store(Path(paths.store), self.log)
+        self.journal = Journal(_made(Path(paths.journal)), self.boot_id)
+        self.rules = RulesTransport()
+        self.engine = Engine(Host(self.rules), all_drivers(self.rules))
+        self.node = Node(settings, self.engine, self.journal, self.log)
+        self.attachments = Attachments()
+        self.turns = Turns()
+        self.looking = Looking()
+        self.reaper = Reaper(delete_links, self.looking.gone)
+        self.addresses = Addresses(self.store, settings, self.name, self.node, self.log)
+        ground = Ground(
+            engine=self.engine,
+            journal=self.journal,
+            addresses=self.addresses,
+            attachments=self.attachments,
+            node=self.node,
+            log=self.log,
+        )
+        self.detacher = Detacher(ground, self.reaper, self.turns)
+        self.recovery = Recovery(ground, self.detacher)
+        self.verbs = Verbs(
+            ground,
+            self.turns,
+            attacher=Attacher(ground, self.detacher),
+            detacher=self.detacher,
+            checker=Checker(ground, repair_pods=settings.repair.pods),
+        )
+        ports = frozenset((self.engine.host.links.socket.port, self.rules.tables.port))
+        self.watcher = Watcher(self.engine, self.node, ports, self.looking.is_up, self.log)
+        self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
+        self._housekeeping: asyncio.Task[None] | None = None
+        self.api = Api(Reporter(self))
+        self.server = Server(Path(paths.socket), self.handle, self.log)
+
+    async def start(self) -> None:
+        """Everything up to the first request. Raises WeftError with what to do."""
+        self.node.adopt(self.rules.standing(TABLE))
+        await self.addresses.load(self.recovery.inhabited())
+        self.addresses.changed = self._reprogram
+        self.recovery.remember()
+        self._reprogram()
+        self._forward()
+        await self.recovery.settle()
+        self.server.listen()
+        self._tell_launchers()
+        await self._drain()
+        await self._publish()
+        self.watcher.refreshed = self._host_changed
+        self.watcher.start()
+        self.addresses.watch()
+        # what lives now lives long: the collector need not look at it again
+        gc.collect()
+        gc.freeze()
+        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+        self.server.serve()
+        self.log.event("info", "Started", "node", f"serving on {self.settings.paths.socket}")
+
+    def _reprogram(self) -> None:
+        try:
+            self.node.program(self.addresses.pool_prefixes(), self.addresses.block_prefixes())
+        except WeftError as error:
+            self.log.event("error", "NodeNotProgrammed", "node", error.message)
+
+    def _try_again(self) -> None:
+        """What kept ADD from being served may have passed."""
+        if self.node.not_ready() is not None:
+            self._reprogram()
+            self._forward()
+
+    async def _host_changed(self) -> None:
+        self._reprogram()
+        await self._publish()
+
+    async def _publish(self) -> None:
+        await self.publisher.publish(self.node.facts, self.node.not_ready())
+
+    def _tell_launchers(self) -> None:
+        """How long launchers wait for an ADD: a file beside the socket, which they read."""
+        path = Path(self.settings.paths.socket).with_name("add-timeout")
+        new = path.with_name("add-timeout.new")
+        new.write_text(f"{max(1, round(self.settings.attach.add_timeout))}\n")
+        new.rename(path)
+
+    async def _drain(self) -> None:
+        await self.recovery.drain(Path(self.settings.paths.queue))
+
+    async def _keep_house(self) -> None:
+        """A launcher that gave up on a hung agent has queued its DEL, and a kernel that refused
+        the node's rules may take them now: look now and then."""
+        while True:
+            await asyncio.sleep(QUEUE_LOOK)
+            try:
+                self._try_again()
+                await self._drain()
+            except OSError as error:  # /run is full or gone: the next look may find it well
+                self.log.event("error", "HouseNotKept", "node", str(error))
+
+    def _forward(self) -> None:
+        try:
+            self.node.forward()
+        except WeftError as error:
+            self.log.event("error", "NodeNotForwarding", "node", error.message)
+
+    def handle(
+        self, connection: Connection, frame: Frame, descriptor: int | None
+    ) -> Awaitable[None] | None:
+        """One frame of a connection: a launcher's or the command line's."""
+        if frame.kind == Kind.CNI_REQUEST:
+            try:
+                asked = decode_cni_request(frame.payload)
+            except PeerFault as error:
+                _close(descriptor)
+                self.log.line("warning", "a launcher broke the protocol", error=error.message)
+                connection.close()
+                return None
+            return self.verbs.handle(connection, asked, descriptor)
+        _close(descriptor)
+        return self.api.handle(connection, frame)
+
+    async def stop(self) -> None:
+        """Finish what runs, leave the kernel as it is: containers go on talking."""
+        self.watcher.stop()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        self.api.close()
+        await self.server.stop()
+        await self.addresses.close()
+        self.reaper.close()
+        self.looking.close()
+        self.node.close()
+        self.engine.host.close()
+        self.rules.close()
+        await self.store.close()
+        self.journal.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    # before anything is opened: nothing of a living agent may be touched
+    refuse_beside_agent(Path(settings.paths.socket))
+    service = Service(settings)
+    loop = asyncio.get_running_loop()
+    if os.environ.get("WEFT_DEBUG_LOOP"):
+        watch_loop(loop, service.log)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    await service.start()
+    _notify("READY=1")
+    await ended.wait()
+    _notify("STOPPING=1")
+    await service.stop()
+
+
+def boot_id() -> str:
+    """The kernel's boot-id, or that of a lab node, which has its own."""
+    own = Path("/run/weft/boot-id")
+    if own.is_file():
+        return own.read_text().strip()
+    return sysctl.read(BOOT_ID) or "unknown"
+
+
+def node_name(settings: Settings) -> str:
+    """The node's name: settings, else the host's in lower case."""
+    return settings.node.name or socket.gethostname().lower() or "node"
+
+
+def _open_store(path: Path, log: Log) -> Store:
+    store = SqliteStore(str(_made(path)))
+    if store.report:
+        log.event("error", "StoreDamaged", "store", store.report)
+    return store
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it asked to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    where = "\0" + address[1:] if address[0] == "@" else address
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    with sock, contextlib.suppress(OSError):  # systemd will see the process itself
+        sock.sendto(state.encode(), where)
+
+
+def read_settings(path: Path, *, required: bool) -> Settings:
+    """Settings of a file; the defaults where there is none and none was asked for."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        if required:
+            raise WeftError(f"{path} does not exist", reason="invalid-settings") from None
+        return Settings()
+    return load_settings(text, source=str(path))
+
+
+def main(argv: Sequence[str]) -> int:
+    """`weft agent`: the exit status."""
+    parser = argparse.ArgumentParser(prog="weft agent", description="The resident agent of a node.")
+    parser.add_argument("--config", metavar="FILE", help=f"settings (default: {SETTINGS_PATH})")
+    parser.add_argument(
+        "--teardown", action="store_true", help="remove every link, rule and sysctl of ours; exit"
+    )
+    parser.add_argument(
+        "--close-boot",
+        action="store_true",
+        help="load the ruleset that keeps pod ranges from being forwarded until the agent runs",
+    )
+    options = parser.parse_args(argv)
+    try:
+        settings = read_settings(
+            Path(options.config or SETTINGS_PATH), required=options.config is not None
+        )
+        if options.teardown:
+            asyncio.run(teardown(settings, boot_id()))
+        elif options.close_boot:
+            asyncio.run(close_boot(settings))
+        else:
+            asyncio.run(serve(settings))
+    except WeftError as error:
+        sys.stderr.write(f"weft agent: {error.message} (weft explain {error.reason})\n")
+        return 1
+    except OSError as error:  # a path of the settings that cannot be read or made
+        sys.stderr.write(f"weft agent: {error}\n")
+        return 1
+    return 0

@@ -1,0 +1,113 @@
+"""Attachments and events of this node as objects that `weft get` can show.
+
+The agent's own structs stay as they are; these are copies for the eye, made when asked for.
+The kinds: `wire.views`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from weft.agent.events import Event
+from weft.model.attachment import Attachment
+from weft.model.errors import Conflict, NotFound
+from weft.model.metadata import Metadata
+from weft.model.names import printable
+from weft.wire.views import AttachmentSpec, AttachmentStatus, AttachmentView, EventSpec, EventView
+
+
+def timestamp(moment: float) -> str:
+    """Wall clock seconds as Kubernetes writes them, or "" for 0."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)) if moment else ""
+
+
+def attachment_view(attachment: Attachment) -> AttachmentView:
+    """One attachment for the eye."""
+    key, pod = attachment.key, attachment.pod
+    return AttachmentView(
+        metadata=Metadata(
+            name=attachment.host_link,
+            labels=dict(attachment.labels),
+            creation_timestamp=timestamp(attachment.created),
+        ),
+        spec=AttachmentSpec(
+            network=key.network,
+            container=key.container,
+            ifname=key.ifname,
+            pod=f"{pod.namespace}/{pod.name}" if pod.name else "",
+            sandbox=attachment.sandbox,
+        ),
+        status=AttachmentStatus(
+            state=attachment.state,
+            addresses=tuple(each.address for each in attachment.addresses),
+            link=attachment.host_link,
+            mac=attachment.mac.hex(":"),
+            mtu=attachment.mtu,
+            cni_version=attachment.version,
+            masquerade=attachment.masquerade,
+        ),
+    )
+
+
+def attachment_views(
+    attachments: Iterable[Attachment], namespace: str | None
+) -> list[AttachmentView]:
+    """Those of pods in `namespace`, or all; by network, then container."""
+    chosen = [each for each in attachments if namespace in (None, each.pod.namespace)]
+    return [attachment_view(each) for each in sorted(chosen, key=lambda each: each.key)]
+
+
+def one_attachment(attachments: Iterable[Attachment], name: str) -> AttachmentView:
+    """The one whose host link is `name`, whose pod is `namespace/name`, or whose link or
+    container id begins so; raises NotFound, or Conflict where several do."""
+    everyone = list(attachments)
+    found = [each for each in everyone if each.host_link == name]
+    found = found or [
+        each for each in everyone if name in (each.key.container, _pod(each), str(each.key))
+    ]
+    found = found or [
+        each
+        for each in everyone
+        if each.key.container.startswith(name) or each.host_link.startswith(name)
+    ]
+    if not found or not name:
+        raise NotFound(f"attachment {printable(name)} not found; `weft get attachments` lists all")
+    if len(found) > 1:
+        links = ", ".join(sorted(each.host_link for each in found)[:5])
+        raise Conflict(
+            f"{len(found)} attachments are called {printable(name)}: {links}; name the link",
+            reason="ambiguous-name",
+        )
+    return attachment_view(found[0])
+
+
+def event_view(event: Event) -> EventView:
+    """One event for the eye; its name is its time in hexadecimal microseconds."""
+    return EventView(
+        metadata=Metadata(
+            name=f"{int(event.time * 1e6):x}", creation_timestamp=timestamp(event.time)
+        ),
+        spec=EventSpec(
+            level=event.level,
+            reason=event.reason,
+            about=event.about,
+            message=event.message,
+            count=event.count,
+            last=event.time,
+        ),
+    )
+
+
+def event_views(
+    events: Iterable[Event], about: str | None = None, limit: int | None = None
+) -> list[EventView]:
+    """Oldest first; the newest `limit`, or all."""
+    chosen = [each for each in events if about in (None, each.about)]
+    if limit is not None:
+        chosen = chosen[max(0, len(chosen) - limit) :]
+    return [event_view(each) for each in chosen]
+
+
+def _pod(attachment: Attachment) -> str:
+    return f"{attachment.pod.namespace}/{attachment.pod.name}"

@@ -1,0 +1,58 @@
+"""The attachments of this node, in memory: the journal's content, indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from weft.model.attachment import Attachment, AttachmentKey, NamespaceId
+
+
+class Attachments:
+    """Attachments by key, by host link and by the namespace they are in."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[AttachmentKey, Attachment] = {}
+        self._by_link: dict[str, AttachmentKey] = {}
+        self._by_netns: dict[NamespaceId, set[AttachmentKey]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Attachment]:
+        return iter(self._by_key.values())
+
+    def get(self, key: AttachmentKey) -> Attachment | None:
+        """The attachment of a key, or None."""
+        return self._by_key.get(key)
+
+    def of_link(self, link: str) -> Attachment | None:
+        """The attachment of a host link's name, or None."""
+        key = self._by_link.get(link)
+        return self._by_key.get(key) if key is not None else None
+
+    def put(self, attachment: Attachment) -> None:
+        """Add or replace."""
+        self._by_key[attachment.key] = attachment
+        self._by_link[attachment.host_link] = attachment.key
+        if attachment.netns is not None:
+            self._by_netns.setdefault(attachment.netns, set()).add(attachment.key)
+
+    def drop(self, key: AttachmentKey) -> None:
+        """Forget; unknown keys are fine."""
+        attachment = self._by_key.pop(key, None)
+        if attachment is not None:
+            self._by_link.pop(attachment.host_link, None)
+            if attachment.netns is not None:
+                beside = self._by_netns[attachment.netns]
+                beside.discard(key)
+                if not beside:
+                    del self._by_netns[attachment.netns]
+
+    def inside(self, netns: NamespaceId) -> list[Attachment]:
+        """Attachments made in a namespace. The kernel uses inodes again: one that vanished with
+        an earlier namespace of this number may be among them."""
+        return [self._by_key[key] for key in self._by_netns.get(netns, ())]
+
+    def finished(self, network: str) -> list[Attachment]:
+        """Attachments of a network whose ADD has finished, also where a DEL has failed since."""
+        return [a for a in self if a.key.network == network and a.state != "intent"]

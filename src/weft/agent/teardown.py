@@ -1,0 +1,98 @@
+"""Giving the node back: `weft agent --teardown`; and keeping it closed at boot: `--close-boot`.
+
+Removes links with our alias, our tables, and every global sysctl that still has the value we
+wrote; then the journal and the queue. The store stays, for who comes back. Run without an agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from weft.agent.events import Log
+from weft.agent.forwarding import give_back
+from weft.agent.journal import Journal, remove_journal
+from weft.agent.node import NETLINK_ROUTE
+from weft.drivers.engine import Engine
+from weft.drivers.removal import delete_links
+from weft.drivers.rules import RulesTransport
+from weft.drivers.surroundings import Host
+from weft.drivers.table import all_drivers
+from weft.kernel.host import Network, read_links
+from weft.kernel.netlink import Socket
+from weft.model.attachment import ALIAS_MARK
+from weft.model.errors import Conflict, WeftError
+from weft.model.ip_pool import IPPool, pool_prefix
+from weft.model.kinds import from_bytes, prefix_of_kind
+from weft.model.settings import Settings
+from weft.render.ruleset import NodeRules, closed_rows, node_rows
+from weft.rows.rules import Table
+from weft.store.sqlite import SqliteStore
+
+
+def refuse_beside_agent(path: Path) -> None:
+    """Raise Conflict if an agent answers on the socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise Conflict(f"an agent is running (it listens on {path}); stop it first")
+
+
+async def teardown(settings: Settings, boot_id: str) -> None:
+    """Remove everything of ours from this namespace."""
+    refuse_beside_agent(Path(settings.paths.socket))
+    log = Log(settings.log.level, settings.log.format)
+    with Socket(NETLINK_ROUTE) as rtnetlink:
+        names = [
+            link.name
+            for link in read_links(rtnetlink)
+            if link.is_veth and link.alias.startswith(ALIAS_MARK)
+        ]
+    refused = {n: e for n, e in (await asyncio.to_thread(delete_links, names)).items() if e}
+    journal_path = Path(settings.paths.journal)
+    _restore_sysctls(journal_path, boot_id, log)
+    rules = RulesTransport()
+    engine = Engine(Host(rules), all_drivers(rules))
+    tables = [row for row in node_rows(NodeRules()) if isinstance(row, Table)]
+    engine.adopt("tables", tables)
+    engine.withdraw("tables")
+    if refused:
+        raise WeftError(f"these links could not be deleted: {', '.join(refused)}")
+    remove_journal(journal_path)
+    Path(settings.paths.socket).with_name("add-timeout").unlink(missing_ok=True)
+    shutil.rmtree(settings.paths.queue, ignore_errors=True)
+    log.line("info", "the node is given back", links=len(names))
+
+
+async def close_boot(settings: Settings) -> None:
+    """Load the rules that keep pod ranges from being forwarded; the agent replaces them."""
+    refuse_beside_agent(Path(settings.paths.socket))
+    pools = await _pools(settings.paths.store)
+    rules = RulesTransport()
+    engine = Engine(Host(rules), all_drivers(rules))
+    engine.apply("boot", closed_rows(pools))
+
+
+def _restore_sysctls(path: Path, boot_id: str, log: Log) -> None:
+    if path.exists():
+        journal = Journal(path, boot_id)
+        give_back(journal.remembered(), log)
+        journal.close()
+
+
+async def _pools(path: str) -> tuple[Network, ...]:
+    if not os.path.exists(path):  # noqa: ASYNC240 - nothing else runs on this loop
+        return ()
+    store = SqliteStore(path)
+    try:
+        listing = await store.list(prefix_of_kind("IPPool"))
+    finally:
+        await store.close()
+    pools = (from_bytes(item.value, item.revision) for item in listing.items)
+    return tuple(pool_prefix(pool) for pool in pools if isinstance(pool, IPPool))

@@ -1,0 +1,268 @@
+"""What `weft doctor` judges about the host: kernel, forwarding, other networks, room, clock.
+
+Each check is a function of the machine that gives findings; the table is at the end. Nothing is
+loaded, written or tried out: a kernel feature counts as there when its symbol or its module is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+
+from weft.cli.machine import Machine
+from weft.model.addresses import Prefix
+from weft.model.attachment import LINK_PREFIX
+from weft.wire.api import Finding
+
+FEATURES = {
+    "veth": ("veth_newlink", "veth"),
+    "nftables": ("nf_tables_newrule", "nf_tables"),
+    "nftables, inet family": ("nft_do_chain_inet", "nf_tables"),
+    "nftables, arp family": ("nft_do_chain_arp", "nf_tables"),
+    "network address translation in nftables": ("nft_nat_do_chain", "nft_chain_nat"),
+    "connection tracking": ("nf_conntrack_in", "nf_conntrack"),
+}
+"""Feature: a kernel symbol that only it has, and the module that may bring it."""
+
+OTHERS = {
+    "cni0": "the bridge plugin or flannel",
+    "flannel.1": "flannel",
+    "flannel-v6.1": "flannel",
+    "weave": "Weave Net",
+    "cilium_host": "Cilium",
+    "vxlan.calico": "Calico",
+    "kube-bridge": "kube-router",
+    "antrea-gw0": "Antrea",
+    "ovn-k8s-mp0": "OVN-Kubernetes",
+}
+OTHERS_BEGIN = {"cali": "Calico", "lxc_health": "Cilium"}
+
+ROOM = {"/run": "/run/weft", "/var/lib": "/var/lib/weft"}
+LITTLE, TOO_LITTLE = 64 << 20, 8 << 20  # octets
+FEW_FILES = 1000
+OLDEST_TIME = 1_735_689_600  # 2025-01-01: no release of weft is older
+
+
+def kernel_features(machine: Machine) -> Iterator[Finding]:
+    """What the kernel must have. Unknown is said to be unknown."""
+    release = machine.kernel()
+    symbols = machine.text("/proc/kallsyms") or ""
+    modules = "".join(
+        machine.text(f"/lib/modules/{release}/modules.{kind}") or "" for kind in ("dep", "builtin")
+    )
+    missing = [
+        name
+        for name, (symbol, module) in FEATURES.items()
+        if f" {symbol}\n" not in symbols
+        and f" {symbol}\t" not in symbols
+        and not re.search(rf"/{module}\.ko", modules)
+    ]
+    if not symbols and not modules:
+        yield Finding(
+            id="kernel",
+            level="warn",
+            text="cannot tell what the kernel has: neither /proc/kallsyms nor "
+            f"/lib/modules/{release} can be read",
+        )
+    elif missing:
+        yield Finding(
+            id="kernel",
+            level="bad",
+            text=f"kernel {release} seems to lack {'; '.join(missing)}",
+            mend="use a kernel with CONFIG_VETH, CONFIG_NF_TABLES_INET, CONFIG_NF_TABLES_ARP and "
+            "CONFIG_NFT_NAT",
+        )
+    else:
+        yield Finding(id="kernel", level="ok", text=f"kernel {release} has what weft needs")
+
+
+def forwarding(machine: Machine) -> Iterator[Finding]:
+    """Without forwarding packets end at the host. The agent switches it on."""
+    status = machine.status
+    families = (
+        ("IPv4", "net.ipv4.ip_forward", status.families.ipv4 if status else None),
+        ("IPv6", "net.ipv6.conf.all.forwarding", status.families.ipv6 if status else None),
+    )
+    for family, name, wanted in families:
+        if wanted is not None and not wanted.enabled:
+            continue
+        value = machine.text(f"/proc/sys/{name.replace('.', '/')}")
+        if value is None:
+            continue  # the host does not have the family
+        if value.strip() == "0":
+            yield Finding(
+                id="forwarding",
+                level="bad" if status is not None else "warn",
+                text=f"{family} forwarding is off; the agent switches it on when it starts",
+                mend=f"sysctl -w {name}=1",
+            )
+        else:
+            yield Finding(id="forwarding", level="ok", text=f"{family} is forwarded")
+
+
+def leftovers(machine: Machine) -> Iterator[Finding]:
+    """Links of other container networks: in use, or left behind."""
+    found: dict[str, list[str]] = {}
+    for link in machine.names("/sys/class/net"):
+        whose = OTHERS.get(link) or next(
+            (name for begin, name in OTHERS_BEGIN.items() if link.startswith(begin)), None
+        )
+        if whose is not None:
+            found.setdefault(whose, []).append(link)
+    for whose, links in found.items():
+        more = f" and {len(links) - 3} more" if len(links) > 3 else ""
+        yield Finding(
+            id="other-network",
+            level="warn",
+            text=f"links of {whose}: {', '.join(links[:3])}{more}; if it is no longer in use its "
+            "routes and rules may still take pods' packets",
+            mend=f"ip link delete {links[0]}",
+        )
+    if not found:
+        yield Finding(id="other-network", level="ok", text="no links of another container network")
+
+
+def forward_drops(machine: Machine) -> Iterator[Finding]:
+    """Another's chain at the forward hook that drops by default: our accept cannot override it."""
+    chains = machine.chains()
+    if chains is None:
+        yield Finding(
+            id="forward-drop",
+            level="warn",
+            text="cannot look for other tables that drop forwarded packets: nft is not installed, "
+            "or may not be run",
+            mend="apt-get install nftables",
+        )
+    dropping = [
+        each
+        for each in chains or ()
+        if each.get("hook") == "forward"
+        and each.get("policy") == "drop"
+        and each.get("table") != "weft"
+    ]
+    for each in dropping:
+        where = f"{each.get('family')} {each.get('table')} {each.get('name')}"
+        yield Finding(
+            id="forward-drop",
+            level="bad",
+            text=f"chain {where} drops forwarded packets by default, pods' among them; no rule of "
+            "weft can override that",
+            mend=f"nft insert rule {where} iifname {LINK_PREFIX}* accept; nft insert rule {where} "
+            f"oifname {LINK_PREFIX}* accept",
+        )
+    legacy = [
+        name
+        for name in ("ip", "ip6")
+        if "filter" in (machine.text(f"/proc/net/{name}_tables_names") or "").split()
+    ]
+    for name in legacy:
+        program = "iptables-legacy" if name == "ip" else "ip6tables-legacy"
+        yield Finding(
+            id="forward-drop",
+            level="warn",
+            text=f"the legacy {name}tables filter is in use; should its FORWARD policy be DROP, "
+            "pods' packets end there",
+            mend=f"{program} -S FORWARD",
+        )
+    if chains is not None and not dropping and not legacy:
+        yield Finding(
+            id="forward-drop", level="ok", text="no other table drops forwarded packets by default"
+        )
+
+
+def bridge_netfilter(machine: Machine) -> Iterator[Finding]:
+    """Frames of bridges pass the IP hooks; ours match our links only, others' may not."""
+    value = machine.text("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    on = value is not None and value.strip() == "1"
+    yield Finding(
+        id="bridge-netfilter",
+        level="ok",
+        text="br_netfilter is on; weft's rules look at its own links only"
+        if on
+        else "br_netfilter is off",
+    )
+
+
+def routes(machine: Machine) -> list[tuple[Prefix, str]]:
+    """The host's routes but default ones and our own, with their link."""
+    found: list[tuple[Prefix, str]] = []
+    for line in (machine.text("/proc/net/route") or "").splitlines()[1:]:
+        fields = line.split()
+        address = ipaddress.IPv4Address(int.from_bytes(bytes.fromhex(fields[1]), "little"))
+        length = bytes.fromhex(fields[7])
+        found.append(
+            (ipaddress.IPv4Network((address, int.from_bytes(length).bit_count())), fields[0])
+        )
+    for line in (machine.text("/proc/net/ipv6_route") or "").splitlines():
+        fields = line.split()
+        address6 = ipaddress.IPv6Address(int(fields[0], 16))
+        found.append((ipaddress.IPv6Network((address6, int(fields[1], 16))), fields[-1]))
+    return [
+        (prefix, link)
+        for prefix, link in found
+        if prefix.prefixlen and not link.startswith(LINK_PREFIX) and link not in ("lo", "*")
+    ]
+
+
+def overlaps(machine: Machine) -> Iterator[Finding]:
+    """A pool inside a range that the host reaches elsewhere, or the other way round."""
+    if machine.status is None:
+        return
+    here = routes(machine)
+    clean = True
+    for pool in machine.status.pools:
+        prefix = ipaddress.ip_network(pool.cidr)
+        hit = next(((each, link) for each, link in here if prefix.overlaps(each)), None)
+        if hit is not None:
+            clean = False
+            yield Finding(
+                id="pool-overlap",
+                level="bad",
+                text=f"pool {pool.name} ({pool.cidr}) overlaps the host's route {hit[0]} by "
+                f"{hit[1]}: one of both cannot be reached",
+                mend=f"disable pool {pool.name} and add one with a free range: weft apply -f FILE",
+            )
+    if clean:
+        yield Finding(id="pool-overlap", level="ok", text="no pool overlaps a route of the host")
+
+
+def room(machine: Machine) -> Iterator[Finding]:
+    """The journal and the store need a little room; without it nothing new is begun."""
+    for mount, path in ROOM.items():
+        found = machine.free(path)
+        if found is None:
+            continue
+        octets, files = found
+        shown = f"{octets >> 20} MiB and {files} files free for {path}"
+        if octets < TOO_LITTLE or files < FEW_FILES // 10:
+            yield Finding(id="room", level="bad", text=shown, mend=f"free space on {mount}")
+        elif octets < LITTLE or files < FEW_FILES:
+            yield Finding(id="room", level="warn", text=shown, mend=f"free space on {mount}")
+        else:
+            yield Finding(id="room", level="ok", text=f"room enough for {path}")
+
+
+def clock(machine: Machine) -> Iterator[Finding]:
+    """Times in objects and events are the wall clock's."""
+    if machine.now() < OLDEST_TIME:
+        yield Finding(
+            id="clock",
+            level="warn",
+            text="the clock is years behind; ages and times of events will be wrong",
+            mend="timedatectl set-ntp true",
+        )
+    else:
+        yield Finding(id="clock", level="ok", text="the clock is plausible")
+
+
+CHECKS: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
+    kernel_features,
+    forwarding,
+    leftovers,
+    forward_drops,
+    bridge_netfilter,
+    overlaps,
+    room,
+    clock,
+)

@@ -1,0 +1,92 @@
+"""This machine as `weft doctor` sees it: files below one root, and `nft` where it is installed.
+
+Only reads. The root can be any directory, which is how tests describe machines that they do not
+have. What is judged from it: `checks_runtime.py`, `checks_host.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from weft.wire.status import Status
+
+NFT_PATIENCE = 10.0
+_SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"  # doctor may run with a short PATH
+
+
+def nft_chains() -> list[dict[str, Any]] | None:
+    """All chains of all tables as nft's JSON has them; None without nft, or where it fails."""
+    program = shutil.which("nft", path=_SEARCH)
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "-j", "list", "chains"],
+            capture_output=True,
+            timeout=NFT_PATIENCE,
+            check=True,
+        )
+        listed = json.loads(done.stdout)["nftables"]
+        return [each["chain"] for each in listed if "chain" in each]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Machine:
+    """What can be read. `status` is the agent's answer, None where no agent answered."""
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        *,
+        status: Status | None = None,
+        socket: str = "",
+        chains: Callable[[], list[dict[str, Any]] | None] = nft_chains,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.root = root
+        self.status = status
+        self.socket = socket
+        self.chains = chains
+        self.now = now
+
+    def at(self, path: str) -> Path:
+        """Where the machine's `path` is."""
+        return self.root / path.lstrip("/")
+
+    def text(self, path: str) -> str | None:
+        """The content of a file, None where there is none or it may not be read."""
+        try:
+            return self.at(path).read_text(errors="replace")
+        except OSError:
+            return None
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, sorted; none where there is no such directory."""
+        try:
+            return sorted(os.listdir(self.at(path)))
+        except OSError:
+            return []
+
+    def kernel(self) -> str:
+        """The kernel's release."""
+        return (self.text("/proc/sys/kernel/osrelease") or "").strip()
+
+    def free(self, path: str) -> tuple[int, int] | None:
+        """Free octets and files at `path` or the nearest directory above it that exists."""
+        place = self.at(path)
+        while not place.exists() and place not in (self.root, place.parent):
+            place = place.parent
+        try:
+            found = os.statvfs(place)
+        except OSError:
+            return None
+        files = found.f_favail if found.f_files else 1 << 30  # some file systems count none
+        return found.f_bavail * found.f_frsize, files

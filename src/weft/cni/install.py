@@ -1,0 +1,164 @@
+"""Putting the launcher and the network's configuration where runtimes look for them.
+
+Rules: a file appears complete or not at all (written beside its place, then renamed), is not
+touched when it already has these bytes, and what is not ours is neither replaced nor removed.
+A launcher is ours when it contains MARK; a conflist is ours when it has exactly our bytes.
+`./dev up` and `weft install` call this; native/launcher is the launcher's source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+
+from weft.model.errors import Conflict, Invalid, NotFound
+
+LAUNCHER = Path(__file__).with_name("launcher")
+"""The compiled launcher in this installation."""
+MARK = b"weft-launcher: "
+"""Every launcher of ours contains it, whatever its version; native/launcher/main.c."""
+
+_TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_LARGEST = 16 * 1024 * 1024
+
+DEFAULT_CONFLIST: bytes = (
+    json.dumps(
+        {
+            # 1.0.0 first: containerd 1.6 refuses a later cniVersion; others choose from the list
+            "cniVersion": "1.0.0",
+            "cniVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+            "name": "weft",
+            "plugins": [
+                {
+                    "type": "weft",
+                    "capabilities": {
+                        "ips": True,
+                        "mac": True,
+                        "io.kubernetes.cri.pod-annotations": True,
+                    },
+                }
+            ],
+        },
+        indent=2,
+    )
+    + "\n"
+).encode()
+
+
+def place_launcher(directory: Path, type_name: str = "weft", source: Path = LAUNCHER) -> bool:
+    """Installs the launcher as `directory`/`type_name`, mode 0755; False: it was there already.
+
+    Raises Invalid for a type name that no runtime would execute, NotFound where the launcher was
+    not compiled, Conflict where a program of somebody else's has the name.
+    """
+    place = _launcher_place(directory, type_name)
+    try:
+        wanted = source.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"{source} does not exist: compile the launcher with `python3 native/compile.py`, or "
+            "install weft from a wheel"
+        ) from error
+    present = _read_own(place)
+    if present is not None and MARK not in present:
+        raise Conflict(
+            f"{place} exists and is not weft's; install under another type name, or move it away"
+        )
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if present == wanted and stat.S_IMODE(place.stat().st_mode) == 0o755:
+        return False
+    _replace(place, wanted, 0o755, durable=False)
+    return True
+
+
+def remove_launcher(directory: Path, type_name: str = "weft") -> bool:
+    """Removes `directory`/`type_name` if it is a launcher of ours; False: there was none."""
+    place = _launcher_place(directory, type_name)
+    present = _read_own(place)
+    if present is None or MARK not in present:
+        return False
+    place.unlink(missing_ok=True)
+    return True
+
+
+def write_conflist(path: Path, content: bytes = DEFAULT_CONFLIST, *, replace: bool = False) -> bool:
+    """Writes a configuration, mode 0644, on disk before it is seen; False: it was there already.
+
+    Runtimes read the directory at any moment, and a file that a power cut left empty would keep
+    the node from starting pods: hence fsync and rename. Raises Conflict where other content is
+    there, unless `replace`.
+    """
+    present = _read_own(path)
+    if present == content:
+        return False
+    if (present is not None or path.is_symlink()) and not replace:
+        raise Conflict(f"{path} exists with other content; move it away or replace it explicitly")
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _replace(path, content, 0o644, durable=True)
+    return True
+
+
+def remove_conflist(path: Path, content: bytes = DEFAULT_CONFLIST) -> bool:
+    """Removes a configuration that still has our bytes; False: edited, foreign or not there."""
+    if _read_own(path) != content:
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _launcher_place(directory: Path, type_name: str) -> Path:
+    if not _TYPE_NAME.fullmatch(type_name):
+        raise Invalid(
+            f"{type_name!r} cannot be the name of a CNI plugin: letters, digits, '_', '.', '-' "
+            "after a letter or digit, at most 255 characters",
+            field="type",
+        )
+    return directory / type_name
+
+
+def _read_own(path: Path) -> bytes | None:
+    """The content of a regular file; None where there is none, b"" for anything else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError:  # a symbolic link (ELOOP), a socket (ENXIO): there, and not ours
+        return b""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return b""
+    with open(descriptor, "rb") as file:
+        return file.read(_LARGEST)
+
+
+def _replace(path: Path, content: bytes, mode: int, *, durable: bool) -> None:
+    """Writes beside the place and renames. The name begins with a dot and ends in .tmp: no runtime
+    takes it for a configuration."""
+    descriptor, unfinished = tempfile.mkstemp(
+        prefix=f".{path.name[:200]}.", suffix=".tmp", dir=path.parent
+    )
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if os.geteuid() == 0:
+                os.fchown(file.fileno(), 0, 0)
+            if durable:
+                os.fsync(file.fileno())
+        os.rename(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished)
+        raise
+    if durable:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

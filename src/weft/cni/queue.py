@@ -1,0 +1,134 @@
+"""The queue of DELs that launchers wrote while no agent was there.
+
+A directory of files <digest of the attachment>.req, one frame of the local protocol each, so a
+repeated DEL replaces its own file. The agent listens first, then drains this, then serves: a
+launcher that found nobody listening writes its file and knocks once more, so no DEL falls between.
+A file may outlive its purpose (an agent that hung, then worked on): before acting on one, compare
+`request.started_ns` with the time of the attachment's ADD, and leave a later ADD alone.
+
+Reading trusts nothing: regular files of root (or our own user) only, never through links, bounded;
+whatever else is there is renamed to .bad and left for a person. The writer is
+native/launcher/queue.c.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import msgspec
+
+from weft.model.attachment import AttachmentKey
+from weft.model.errors import Conflict, PeerFault
+from weft.wire.local import MAX_REQUEST, CniRequest, Frames, Kind, decode_cni_request
+
+SUFFIX = ".req"
+_HEADER = 12
+_STALE = 60.0  # seconds after which an unfinished file's writer is surely gone
+
+
+class Queued(msgspec.Struct, frozen=True, kw_only=True):
+    """One DEL that waits, and the file to drop when it is done."""
+
+    path: Path
+    request: CniRequest
+
+
+def queued_path(directory: Path, key: AttachmentKey) -> Path:
+    """Where a DEL of this attachment waits."""
+    return directory / f"{key.digest.hex()}{SUFFIX}"
+
+
+def read_queue(directory: Path) -> list[Queued]:
+    """All waiting DELs, oldest first; an absent directory is an empty queue.
+
+    Raises Conflict where the directory is not one that only root, or our own user, can change:
+    then somebody else may have written what is in it.
+    """
+    try:
+        holder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Conflict(
+            f"{directory} is not a directory of the agent's ({error.strerror}); remove it"
+        ) from error
+    try:
+        state = os.fstat(holder)
+        if state.st_uid not in (0, os.geteuid()) or state.st_mode & 0o022:
+            raise Conflict(f"{directory} can be changed by others than root; remove it")
+        found = [_read_entry(holder, directory, name) for name in sorted(os.listdir(holder))]
+    finally:
+        os.close(holder)
+    waiting = [one for one in found if one is not None]
+    return sorted(waiting, key=lambda one: one.request.started_ns)
+
+
+def quarantine(path: Path) -> None:
+    """Set aside a request that cannot be understood; a person may look at it."""
+    path.rename(path.with_name(path.name + ".bad"))
+
+
+def drop(path: Path) -> None:
+    """Takes a file out of the queue; one that is gone already is fine."""
+    path.unlink(missing_ok=True)
+
+
+def _read_entry(holder: int, directory: Path, name: str) -> Queued | None:
+    if name.endswith(".bad"):
+        return None
+    if name.endswith(".tmp"):
+        _clear_unfinished(holder, name)
+        return None
+    try:
+        request = _read_request(holder, name) if name.endswith(SUFFIX) else None
+    except FileNotFoundError:  # its launcher reached an agent and took it back
+        return None
+    except (PeerFault, OSError):
+        request = None
+    if request is None:
+        _quarantine(holder, name)
+        return None
+    return Queued(path=directory / name, request=request)
+
+
+def _read_request(holder: int, name: str) -> CniRequest | None:
+    """The request in a file; None where it is not one that a launcher wrote."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=holder)
+    state = os.fstat(descriptor)
+    if (
+        not stat.S_ISREG(state.st_mode)
+        or state.st_uid not in (0, os.geteuid())
+        or state.st_nlink != 1
+        or state.st_size > MAX_REQUEST + _HEADER
+    ):
+        os.close(descriptor)
+        return None
+    with open(descriptor, "rb") as file:
+        content = file.read(MAX_REQUEST + _HEADER + 1)
+    cutter = Frames()
+    frames = cutter.feed(content)
+    cutter.finish()
+    if len(frames) != 1 or frames[0].kind != Kind.CNI_REQUEST:
+        return None
+    return decode_cni_request(frames[0].payload)
+
+
+def _quarantine(holder: int, name: str) -> None:
+    """Out of the way, not out of sight: a later one of the same name replaces it."""
+    try:
+        os.rename(name, f"{name}.bad", src_dir_fd=holder, dst_dir_fd=holder)
+    except OSError:
+        return  # gone, or a directory over a file: it is ignored again next time
+
+
+def _clear_unfinished(holder: int, name: str) -> None:
+    try:
+        age = time.time() - os.stat(name, dir_fd=holder, follow_symlinks=False).st_mtime
+        if age > _STALE:
+            os.unlink(name, dir_fd=holder)
+    except OSError:
+        return  # renamed into place in this moment, or no file at all

@@ -1,0 +1,171 @@
+"""veth pairs: made in one message, recognised by their group from birth and by their alias after.
+
+The group is part of the creation, the alias is a second message: it must not be sent together
+with the creation, because the kernel goes on after a refusal and would then write our alias on
+whoever has the name. A link is ours if it is a veth whose alias begins with `weft:` or that is in
+one of our groups. Deleting links in the background is in `drivers.removal`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from weft.drivers.contract import Medium, Names, Position, Scope, Stage, Watch
+from weft.drivers.transports import LinkTransport
+from weft.kernel import links
+from weft.kernel.rtnetlink import NETLINK_ROUTE
+from weft.model.attachment import ALIAS_MARK, LINK_PREFIX, LIVE_GROUP
+from weft.model.errors import Conflict, Invalid, KernelRefused
+from weft.rows.base import Place, Row, RowKey
+from weft.rows.links import Peer, Veth
+
+DOOMED_GROUP = 0x77656675
+"""IFLA_GROUP of host ends that are deleted together, at the price of one."""
+
+
+FEW = 4
+"""Up to so many links are asked for one by one; more are read from a dump of all veths."""
+
+
+def is_ours(link: links.Link) -> bool:
+    """Whether we made this link; nothing else is ever deleted or taken over."""
+    return (
+        link.kind == "veth"
+        and link.name.startswith(LINK_PREFIX)
+        and (link.alias.startswith(ALIAS_MARK) or link.group in (LIVE_GROUP, DOOMED_GROUP))
+    )
+
+
+class Links:
+    """Driver of `Veth`."""
+
+    kinds = (Veth,)
+    gone = frozenset((errno.ENODEV,))
+    watch = Watch(protocol=NETLINK_ROUTE, groups=(links.RTNLGRP_LINK,))
+
+    def position(self, _: Veth) -> Position:
+        """Before everything that hangs on it."""
+        return Stage.CREATE, 0
+
+    def encode(self, old: Veth | None, new: Veth | None, names: Names) -> Sequence[bytes]:
+        """A change of a standing pair mends the host's end only."""
+        if new is None:
+            return (links.delete_by_name(old.name),) if old is not None else ()
+        if old is not None:
+            index = names.index(Place.HOST, new.name)
+            return (
+                links.set_properties(
+                    index, mac=new.mac, mtu=new.mtu, group=new.group, alias=new.alias
+                ),
+            )
+        if new.peer is None:
+            raise KernelRefused(errno.EINVAL, "create", str(new), "the pod's end is not described")
+        peer = links.End(new.peer.name, new.peer.mac, new.peer.mtu)
+        host = links.End(new.name, new.mac, new.mtu)
+        return (links.create_veth(host, new.group, peer, names.pod()),)
+
+    def created(self, row: Veth, scope: Scope) -> None:
+        """Write the alias, learn the numbers of both ends, in one exchange."""
+        via: LinkTransport = scope.transport(Medium.HOST_LINKS)
+        outcome = via.commit([links.set_alias(row.name, row.alias), links.get_by_name(row.name)])
+        for refusal in outcome.refusals:
+            raise KernelRefused(refusal.errno, "set the alias of", str(row), refusal.words)
+        index, peer = links.decode_indexes(outcome.answers[0][2])
+        scope.names.learn(Place.HOST, row.name, index)
+        if row.peer is not None:
+            scope.names.learn(Place.POD, row.peer.name, peer)
+
+    def cleared(self, row: Veth, code: int, scope: Scope) -> bool:
+        """EEXIST: our own left-over is deleted; otherwise say whose name is taken."""
+        if code != errno.EEXIST:
+            return False
+        via: LinkTransport = scope.transport(Medium.HOST_LINKS)
+        standing = via.find(row.name)
+        if standing is None:
+            name = row.peer.name if row.peer is not None else ""
+            raise Invalid(
+                f"the container already has an interface named {name!r}",
+                field="CNI_IFNAME",
+                reason="interface-exists",
+            )
+        if not is_ours(standing):
+            raise Conflict(
+                f"the node has a link named {row.name!r} that weft did not make; "
+                "rename or delete it"
+            )
+        via.commit([links.delete_by_index(standing.ifindex)])
+        return True
+
+    def settle(self, row: Veth, scope: Scope) -> None:
+        """Ask for the pod's end. Its carrier came with the host's end, but its queue is attached
+        by a work item; an answer about the link waits for that (Linux 6.9 on; before, the item
+        runs within a fraction of a millisecond), so that the first packet is not lost."""
+        via: LinkTransport | None = scope.transport(Medium.POD_LINKS)
+        if via is not None and row.peer is not None:
+            via.commit([links.get_by_index(scope.names.index(Place.POD, row.peer.name))])
+
+    def read(self, rows: Sequence[Veth], scope: Scope) -> Mapping[RowKey, Row]:
+        """Host ends; of a pod that is at hand also the pod's ends, otherwise they are taken to
+        be as wanted."""
+        via: LinkTransport = scope.transport(Medium.HOST_LINKS)
+        inside: LinkTransport | None = scope.transport(Medium.POD_LINKS)
+        if len(rows) <= FEW:
+            standing = {row.name: via.find(row.name) for row in rows}
+        else:
+            answers = via.dump(links.get_all(kind="veth"))
+            standing = {link.name: link for link in (links.decode(body) for _, body in answers)}
+        found: dict[RowKey, Row] = {}
+        for row in rows:
+            link = standing.get(row.name)
+            if link is None or link.kind != "veth":
+                continue
+            scope.names.learn(Place.HOST, link.name, link.ifindex)
+            peer = row.peer
+            if inside is not None and peer is not None:
+                end = inside.find(peer.name)
+                joined = end is not None and end.ifindex == link.peer
+                peer = Peer(name=end.name, mac=end.mac, mtu=end.mtu) if end and joined else None
+            found[row.key] = _row(link, peer)
+        return found
+
+    def words(self, row: Veth, found: Row | None) -> str:
+        """Names the first thing that differs."""
+        if not isinstance(found, Veth):
+            return f"the link {row.name} on the host is missing"
+        if row.peer is not None and found.peer is None:
+            return f"the link {row.peer.name} in the container is missing or is not our veth"
+        if row.peer is not None and found.peer is not None and row.peer != found.peer:
+            what = _differing(row.peer, found.peer)
+            return f"the link {row.peer.name} in the container has {what}"
+        return f"the link {row.name} on the host has {_differing(row, found)}"
+
+    def touched(self, kind: int, body: memoryview, names: Names) -> Collection[RowKey]:
+        """The pair itself, and whether it is up."""
+        link = links.decode(body)
+        if not link.name.startswith(LINK_PREFIX):
+            return ()
+        if kind == links.RTM_NEWLINK:
+            names.learn(Place.HOST, link.name, link.ifindex)
+        return ("Veth", link.name), ("Up", Place.HOST, link.name)
+
+
+def _row(link: links.Link, peer: Peer | None) -> Veth:
+    return Veth(
+        name=link.name, mac=link.mac, mtu=link.mtu, alias=link.alias, group=link.group, peer=peer
+    )
+
+
+def _differing(wanted: msgspec.Struct, found: msgspec.Struct) -> str:
+    for field in ("mtu", "mac", "alias", "group"):
+        one, other = getattr(wanted, field, None), getattr(found, field, None)
+        if one != other:
+            word = {"mtu": "MTU", "mac": "MAC"}.get(field, field)
+            return f"{word} {_shown(other)} instead of {_shown(one)}"
+    return "another shape than wanted"
+
+
+def _shown(value: object) -> str:
+    return value.hex(":") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,293 @@
+"""Packet rules: tables, sets, their elements, and chains with all of their rules.
+
+A chain is replaced as a whole, in the transaction that changes everything else. We never make a set
+anew to change it: one of another type is another set, under another name. Only one that somebody
+else left under our name is, and that needs all rules that use it to be replaced. What an element's
+octets mean depends on its set, so the driver remembers each set it has met and asks the kernel
+for one that it has not. Notifications do not name the elements of a set that went: a key of a
+table or set means all that is in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from weft.drivers.contract import (
+    Medium,
+    Names,
+    Outcome,
+    Position,
+    Refusal,
+    Scope,
+    Stage,
+    Watch,
+)
+from weft.kernel.nftables import chains, elements, sets
+from weft.kernel.nftables.messages import NFNL_SUBSYS_NFTABLES, Kind, Rank, rank_of
+from weft.kernel.nftables.transport import NETLINK_NETFILTER, NFNLGRP_NFTABLES, Nftables
+from weft.model.errors import KernelRefused
+from weft.rows.base import Place, Row, RowKey
+from weft.rows.rules import Chain, Element, Family, Set, Table
+
+RuleRow = Table | Set | Element | Chain
+FAMILIES = (Family.INET, Family.ARP)
+FEW = 32
+"""Elements of one set that are asked for by key; more are read as the whole set."""
+
+_DONE = Outcome((), ())
+
+
+class RulesTransport:
+    """nftables of the namespace in which it is made; for one thread at a time."""
+
+    atomic = True
+
+    def __init__(self) -> None:
+        self.tables = Nftables()
+
+    def commit(self, messages: Sequence[bytes]) -> Outcome:
+        """See `contract.Transport`.
+
+        More than `elements.SLICE` messages would hold up everybody else's rules for too long, and
+        may not fit the socket: elements that are added then follow in transactions of their own,
+        after the rules. What is not listed yet is dropped meanwhile. A refusal there does not take
+        back what was done before it; adding it all again is harmless.
+        """
+        if len(messages) <= elements.SLICE:
+            return _outcome(self._transaction(messages, range(len(messages))))
+        listing = [at for at, each in enumerate(messages) if rank_of(each) == Rank.LIST]
+        others = [at for at, each in enumerate(messages) if rank_of(each) != Rank.LIST]
+        parts = [listing[at : at + elements.SLICE] for at in range(0, len(listing), elements.SLICE)]
+        for places in (others, *parts):
+            refusals = self._transaction([messages[at] for at in places], places)
+            if refusals:
+                return _outcome(refusals)
+        return _DONE
+
+    def _transaction(self, messages: Sequence[bytes], places: Sequence[int]) -> list[Refusal]:
+        return [
+            Refusal(places[each.index], each.errno, each.words)
+            for each in self.tables.commit(messages)
+        ]
+
+    def standing(self, name: str) -> list[RuleRow]:
+        """Everything in the tables of this name: what an agent that starts finds."""
+        rows: list[RuleRow] = []
+        for family in FAMILIES:
+            if all(table.name != name for table in self.tables.tables(family)):
+                continue
+            rows.append(Table(family=family, name=name))
+            for schema in self.tables.sets(family, name):
+                rows.append(schema)
+                rows += self.tables.elements(schema)
+            rows += self.tables.chains(family, name)
+        return rows
+
+    def counters(self, name: str) -> dict[str, tuple[int, int]]:
+        """Packets and octets by chain, for the chains with a counter in tables of this name."""
+        found: dict[str, tuple[int, int]] = {}
+        for family in FAMILIES:
+            found |= self.tables.counters(family, name)
+        return found
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self.tables.close()
+
+
+def _outcome(refusals: Sequence[Refusal]) -> Outcome:
+    return Outcome((), refusals) if refusals else _DONE
+
+
+class Rules:
+    """Driver of `Table`, `Set`, `Element` and `Chain`."""
+
+    kinds = (Table, Set, Element, Chain)
+    gone = frozenset((errno.ENOENT,))
+    watch = Watch(protocol=NETLINK_NETFILTER, groups=(NFNLGRP_NFTABLES,))
+
+    def __init__(self, transport: RulesTransport) -> None:
+        self._transport = transport
+        self._schemas: dict[tuple[Family, str, str], Set] = {}
+
+    def position(self, row: RuleRow) -> Position:
+        """Within a transaction the messages have ranks of their own; this one is for people."""
+        match row:
+            case Table():
+                return Stage.GUARD, 0
+            case Set():
+                self._schemas[row.family, row.table, row.name] = row
+                return Stage.GUARD, 1
+            case Chain():
+                return Stage.GUARD, 2
+            case Element():
+                return Stage.GUARD, 3
+
+    def encode(self, old: RuleRow | None, new: RuleRow | None, names: Names) -> Sequence[bytes]:
+        """Messages for one row. An element whose data or end changes is taken out and put in."""
+        if new is None:
+            return self._removal(old) if old is not None else ()
+        match new:
+            case Table():
+                return (sets.add_table(new),)
+            case Set():
+                if isinstance(old, Set) and not same_kind(old, new):
+                    return sets.delete_set(old, made_anew=True), sets.add_set(new)
+                return (sets.add_set(new),)
+            case Chain():
+                return chains.put_chain(old if isinstance(old, Chain) else None, new)
+            case Element():
+                schema = self._schema(new)
+                added = elements.add_element(schema, new)
+                if isinstance(old, Element):
+                    return elements.delete_element(schema, old), added
+                return (added,)
+
+    def _removal(self, row: RuleRow) -> Sequence[bytes]:
+        match row:
+            case Table():
+                return (sets.delete_table(row),)
+            case Set():
+                return (sets.delete_set(row),)
+            case Chain():
+                return chains.delete_chain(row)
+            case Element():
+                return (elements.delete_element(self._schema(row), row),)
+
+    def _schema(self, row: Element) -> Set:
+        known = self._schemas.get((row.family, row.table, row.set))
+        if known is not None:
+            return known
+        for each in self._transport.tables.sets(row.family, row.table):
+            self._schemas.setdefault((each.family, each.table, each.name), each)
+        known = self._schemas.get((row.family, row.table, row.set))
+        if known is None:
+            raise KernelRefused(errno.ENOENT, "find the set of", str(row))
+        return known
+
+    def read(self, rows: Sequence[RuleRow], scope: Scope) -> Mapping[RowKey, Row]:
+        """Tables, sets and chains by whole table; elements by key where they are few."""
+        if scope.place is not Place.HOST:
+            return {}
+        transport: RulesTransport | None = scope.transport(Medium.RULES)
+        if transport is None:
+            return {}
+        found: dict[RowKey, Row] = {}
+        for table in {_table(row) for row in rows}:
+            asked = [row for row in rows if _table(row) == table]
+            found |= _standing(transport.tables, table, asked)
+        return found
+
+    def words(self, row: RuleRow, found: Row | None) -> str:
+        """Missing, or with other contents."""
+        schema = (
+            self._schemas.get((row.family, row.table, row.set))
+            if isinstance(row, Element)
+            else None
+        )
+        what = _sentence(row, schema)
+        if found is None:
+            return f"{what} is missing"
+        if isinstance(row, Chain) and isinstance(found, Chain):
+            if row.hook != found.hook:
+                return f"{what} is on another hook than it should be"
+            return f"{what} has other rules than it should have"
+        return f"{what} is not of the kind it should be"
+
+    def touched(self, kind: int, body: memoryview, names: Names) -> Collection[RowKey]:
+        """The row that a notification is about; its table where it does not say."""
+        if kind >> 8 != NFNL_SUBSYS_NFTABLES or len(body) < 4 or body[0] not in FAMILIES:
+            return ()
+        match kind & 0xFF:
+            case Kind.NEWTABLE | Kind.DELTABLE:
+                table = sets.name_of_table(body)
+                return (("Table", Family(body[0]), table),)
+            case Kind.NEWSET | Kind.DELSET:
+                return (sets.decode_set(body).key,)
+            case Kind.NEWCHAIN | Kind.DELCHAIN:
+                return (chains.decode_chain(body).key,)
+            case Kind.NEWRULE | Kind.DELRULE:
+                table, chain = chains.chain_of(body)
+                return (("Chain", Family(body[0]), table, chain),)
+            case Kind.NEWSETELEM | Kind.DELSETELEM:
+                return self._elements_of(body)
+        return ()
+
+    def _elements_of(self, body: memoryview) -> Collection[RowKey]:
+        table, name = elements.owner(body)
+        schema = self._schemas.get((Family(body[0]), table, name))
+        if schema is None or (schema.interval and len(schema.key_types) == 1):
+            return (("Set", Family(body[0]), table, name),)
+        return [row.key for row in elements.rows_of(schema, elements.bare(body))]
+
+
+def same_kind(one: Set, other: Set) -> bool:
+    """Two sets that differ in their comments at most: elements of one fit the other."""
+    return one == msgspec.structs.replace(other, comment=one.comment)
+
+
+def _table(row: RuleRow) -> tuple[Family, str]:
+    return row.family, row.name if isinstance(row, Table) else row.table
+
+
+def _standing(
+    nft: Nftables, table: tuple[Family, str], asked: Sequence[RuleRow]
+) -> dict[RowKey, Row]:
+    family, name = table
+    found: dict[RowKey, Row] = {}
+    wanted = {row.key: row for row in asked}
+    if any(isinstance(row, Table) for row in asked):
+        found |= {row.key: row for row in nft.tables(family) if row.key in wanted}
+    schemas: list[Set] = []
+    if any(isinstance(row, Set | Element) for row in asked):
+        schemas = nft.sets(family, name)
+    for schema in schemas:
+        same = wanted.get(schema.key)
+        if isinstance(same, Set):
+            # the comment of a set that stands cannot be changed, and changes nothing
+            found[schema.key] = msgspec.structs.replace(schema, comment=same.comment)
+        members = [row for row in asked if isinstance(row, Element) and row.set == schema.name]
+        found |= {row.key: row for row in _members(nft, schema, members) if row.key in wanted}
+    if any(isinstance(row, Chain) for row in asked):
+        found |= {row.key: row for row in nft.chains(family, name) if row.key in wanted}
+    return found
+
+
+def _members(nft: Nftables, schema: Set, asked: Sequence[Element]) -> Iterable[Element]:
+    if not asked or not sets.is_known(schema):
+        return ()
+    if schema.interval or len(asked) > FEW:
+        return nft.elements(schema)
+    return nft.holds(schema, asked)
+
+
+def _sentence(row: RuleRow, schema: Set | None) -> str:
+    family = row.family.name.lower()
+    match row:
+        case Table():
+            return f"the nftables table {family} {row.name}"
+        case Set():
+            return f"the nftables set {family} {row.table} {row.name}"
+        case Chain():
+            return f"the nftables chain {family} {row.table} {row.name}"
+        case Element():
+            kinds = schema.key_types if schema is not None else ("",) * len(row.parts)
+            parts = " . ".join(map(_written, kinds, row.parts))
+            return f"the element {parts} of the nftables set {family} {row.table} {row.set}"
+
+
+def _written(kind: str, part: bytes) -> str:
+    """A part of a key as people write it; as octets where its type is not known."""
+    match kind:
+        case "ifname":
+            return part.decode(errors="replace")
+        case "ipv4_addr" | "ipv6_addr":
+            return str(ipaddress.ip_address(part))
+        case "ether_addr":
+            return part.hex(":")
+        case _:
+            return "0x" + part.hex()

@@ -1,0 +1,25 @@
+"""The drivers there are: one line each. A new kind of row is one file and one line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.drivers.addresses import Addresses
+from weft.drivers.contract import Driver
+from weft.drivers.links import Links
+from weft.drivers.neighbours import Neighbours
+from weft.drivers.routes import Routes
+from weft.drivers.rules import Rules, RulesTransport
+from weft.drivers.sysctls import Sysctls
+from weft.drivers.up import Ups
+
+
+def link_drivers() -> tuple[Driver[Any], ...]:
+    """Drivers that need no packet rules."""
+    return Links(), Ups(), Addresses(), Routes(), Neighbours(), Sysctls()
+
+
+def all_drivers(rules: RulesTransport | None = None) -> tuple[Driver[Any], ...]:
+    """Every driver. `rules` is the transport that the driver of packet rules may ask for a set it
+    has not met; None: one of its own."""
+    return (*link_drivers(), Rules(rules if rules is not None else RulesTransport()))

@@ -1,0 +1,254 @@
+"""rtnetlink messages about links: veth pairs born in place, and what a link says of itself.
+
+A veth's peer is created under its final name in its final namespace (IFLA_NET_NS_FD inside
+VETH_INFO_PEER): moving or renaming it would cost a grace period each. Both ends are born down;
+a peer that is asked to be born up is refused (ENOTCONN). The alias is not taken at birth, the
+group is. Messages are fixed templates: one `pack` a message.
+Source: rtnetlink(7), include/uapi/linux/if_link.h, drivers/net/veth.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from weft.kernel.netlink import (
+    NLA_TYPE_MASK,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    attribute,
+    attributes,
+    message,
+    nest,
+)
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+RTNLGRP_LINK = 1
+
+IFF_UP = 1
+_ADDRESS = 1
+_IFNAME = 3
+_MTU = 4
+_LINK = 5
+_LINKINFO = 18
+_IFALIAS = 20
+_GROUP = 27
+_NET_NS_FD = 28
+_EXT_MASK = 29
+_INFO_KIND = 1
+_INFO_DATA = 2
+_NESTED = 0x8000
+_SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: statistics are half of every answer
+
+_DECODED = frozenset((_ADDRESS, _IFNAME, _MTU, _LINK, _LINKINFO, _IFALIAS, _GROUP))
+
+_INFO = struct.Struct("=BBHiII")  # ifinfomsg: family, -, type, index, flags, change
+_ATTRIBUTE = struct.Struct("=HH")
+_NUMBER = struct.Struct("=I")
+_INDEX = struct.Struct("=i")
+_HEADER = "IHHII"
+_IFINFO = "BBHiII"
+_BY_INDEX = struct.Struct(f"={_HEADER}{_IFINFO}")
+_BY_NAME = struct.Struct(f"={_HEADER}{_IFINFO}HH16s")
+_GET_BY_NAME = struct.Struct(f"={_HEADER}{_IFINFO}HH16sHHI")
+_GET_BY_INDEX = struct.Struct(f"={_HEADER}{_IFINFO}HHI")
+# both ends alike: name, hardware address (2 octets of padding), MTU, and group or namespace
+_END = "HH16sHH6s2xHHIHHI"
+_VETH = struct.Struct(f"={_HEADER}{_IFINFO}{_END}HHHH4sHHHH{_IFINFO}{_END}")
+_NO_INFO = (0, 0, 0, 0, 0, 0)
+_PEER_LENGTH = 4 + 16 + 20 + 12 + 8 + 8
+_REQUEST = NLM_F_REQUEST | NLM_F_ACK
+
+
+class Link(NamedTuple):
+    """What the kernel says of one link. `peer` is IFLA_LINK: of a veth the other end's index, in
+    the other end's namespace."""
+
+    ifindex: int
+    name: str
+    up: bool
+    mac: bytes
+    mtu: int
+    group: int
+    alias: str
+    kind: str
+    peer: int
+
+
+class End(NamedTuple):
+    """One end of a veth pair, as it is to be born."""
+
+    name: str
+    mac: bytes
+    mtu: int
+
+
+def create_veth(host: End, group: int, peer: End, namespace: int) -> bytes:
+    """A veth pair: `host` here, `peer` in the namespace of descriptor `namespace`, both down."""
+    return _VETH.pack(
+        _VETH.size, RTM_NEWLINK, _REQUEST | NLM_F_CREATE | NLM_F_EXCL, 0, 0,
+        *_NO_INFO,
+        20, _IFNAME, host.name.encode(),
+        10, _ADDRESS, host.mac,
+        8, _MTU, host.mtu,
+        8, _GROUP, group,
+        4 + 8 + 4 + _PEER_LENGTH, _LINKINFO | _NESTED,
+        8, _INFO_KIND, b"veth",
+        4 + _PEER_LENGTH, _INFO_DATA | _NESTED,
+        _PEER_LENGTH, 1 | _NESTED,  # VETH_INFO_PEER
+        *_NO_INFO,
+        20, _IFNAME, peer.name.encode(),
+        10, _ADDRESS, peer.mac,
+        8, _MTU, peer.mtu,
+        8, _NET_NS_FD, namespace,
+    )  # fmt: skip
+
+
+def get_by_name(name: str) -> bytes:
+    """Ask for one link; the answer comes without statistics."""
+    return _GET_BY_NAME.pack(
+        _GET_BY_NAME.size, RTM_GETLINK, _REQUEST, 0, 0,
+        *_NO_INFO,
+        20, _IFNAME, name.encode(),
+        8, _EXT_MASK, _SKIP_STATS,
+    )  # fmt: skip
+
+
+def get_by_index(index: int) -> bytes:
+    """As `get_by_name`."""
+    return _GET_BY_INDEX.pack(
+        _GET_BY_INDEX.size, RTM_GETLINK, _REQUEST, 0, 0,
+        0, 0, 0, index, 0, 0,
+        8, _EXT_MASK, _SKIP_STATS,
+    )  # fmt: skip
+
+
+def get_all(*, kind: str | None = None) -> bytes:
+    """A dump of all links, or of those of one kind (a filter inside the kernel)."""
+    body = _INFO.pack(*_NO_INFO) + attribute(_EXT_MASK, _NUMBER.pack(_SKIP_STATS))
+    if kind is not None:
+        body += nest(_LINKINFO, attribute(_INFO_KIND, kind.encode()))
+    return message(RTM_GETLINK, NLM_F_DUMP, body)
+
+
+def set_up(index: int) -> bytes:
+    """Administratively up."""
+    return _BY_INDEX.pack(
+        _BY_INDEX.size, RTM_SETLINK, _REQUEST, 0, 0, 0, 0, 0, index, IFF_UP, IFF_UP
+    )
+
+
+def set_down(index: int) -> bytes:
+    """Administratively down."""
+    return _BY_INDEX.pack(_BY_INDEX.size, RTM_SETLINK, _REQUEST, 0, 0, 0, 0, 0, index, 0, IFF_UP)
+
+
+def set_alias(name: str, alias: str) -> bytes:
+    """Write the record of a link (at most 255 octets)."""
+    record = alias.encode()
+    start = _BY_NAME.pack(
+        _BY_NAME.size + ((7 + len(record)) & ~3), RTM_SETLINK, _REQUEST, 0, 0,
+        *_NO_INFO,
+        20, _IFNAME, name.encode(),
+    )  # fmt: skip
+    return start + attribute(_IFALIAS, record)
+
+
+def set_properties(index: int, *, mac: bytes, mtu: int, group: int, alias: str) -> bytes:
+    """Bring the properties of a link back to what they should be."""
+    body = (
+        _INFO.pack(0, 0, 0, index, 0, 0)
+        + attribute(_ADDRESS, mac)
+        + attribute(_MTU, _NUMBER.pack(mtu))
+        + attribute(_GROUP, _NUMBER.pack(group))
+        + attribute(_IFALIAS, alias.encode())
+    )
+    return message(RTM_SETLINK, NLM_F_ACK, body)
+
+
+def set_group(ifindex: int, group: int) -> bytes:
+    """Put a link into a group."""
+    body = _INFO.pack(0, 0, 0, ifindex, 0, 0) + attribute(_GROUP, _NUMBER.pack(group))
+    return message(RTM_SETLINK, NLM_F_ACK, body)
+
+
+def delete_by_name(name: str) -> bytes:
+    """Delete a link; of a veth both ends go."""
+    return _BY_NAME.pack(
+        _BY_NAME.size, RTM_DELLINK, _REQUEST, 0, 0, *_NO_INFO, 20, _IFNAME, name.encode()
+    )
+
+
+def delete_by_index(index: int) -> bytes:
+    """As `delete_by_name`."""
+    return _BY_INDEX.pack(_BY_INDEX.size, RTM_DELLINK, _REQUEST, 0, 0, 0, 0, 0, index, 0, 0)
+
+
+def delete_group(group: int) -> bytes:
+    """Delete all links of a group, at the price of one. Group 0 is where every link of the
+    machine is, so it is refused here."""
+    if group == 0:
+        raise ValueError("group 0 holds every link of the machine")
+    body = _INFO.pack(*_NO_INFO) + attribute(_GROUP, _NUMBER.pack(group))
+    return message(RTM_DELLINK, NLM_F_ACK, body)
+
+
+def decode_indexes(body: memoryview) -> tuple[int, int]:
+    """Index and peer index of an answer: the little that an attach needs of it."""
+    index = _INFO.unpack_from(body)[3]
+    for kind, data in attributes(body, _INFO.size):
+        if kind == _LINK:
+            return index, _INDEX.unpack(data)[0]
+    return index, 0
+
+
+def decode(body: memoryview) -> Link:
+    """An RTM_NEWLINK or RTM_DELLINK message."""
+    _, _, _, index, flags, _ = _INFO.unpack_from(body)
+    found = _wanted(body)
+    information = ""
+    if _LINKINFO in found:
+        for kind, data in attributes(found[_LINKINFO]):
+            if kind == _INFO_KIND:
+                information = _text(data)
+    return Link(
+        index,
+        _text(found.get(_IFNAME)),
+        bool(flags & IFF_UP),
+        bytes(found.get(_ADDRESS, b"")),
+        _number(found.get(_MTU)),
+        _number(found.get(_GROUP)),
+        _text(found.get(_IFALIAS)),
+        information,
+        _number(found.get(_LINK)),
+    )
+
+
+def _wanted(body: memoryview) -> dict[int, memoryview]:
+    """The few attributes we read out of some forty; a dump of all links is most of a look for
+    drift, so the others are stepped over without making a value of them."""
+    found = {}
+    offset = _INFO.size
+    end = len(body) - 3
+    while offset < end:
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < 4:
+            break
+        if kind & NLA_TYPE_MASK in _DECODED:
+            found[kind & NLA_TYPE_MASK] = body[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def _text(data: memoryview | None) -> str:
+    return "" if data is None else bytes(data).rstrip(b"\0").decode(errors="replace")
+
+
+def _number(data: memoryview | None) -> int:
+    return 0 if data is None else int(_NUMBER.unpack(data)[0])

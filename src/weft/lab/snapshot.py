@@ -1,0 +1,164 @@
+"""Kernel truth and files of one network namespace, in a form that can be compared.
+
+`take` reads links, addresses, routes of all tables, rules, neighbours, forwarding entries,
+nftables, traffic control, the sysctls that a container network may touch, and the names below
+its state directories. What changes by itself (indexes, handles, counters, ages, operational
+state) is left out. `diff` compares as sets, so the order of a dump means nothing, except that
+a packet rule carries its position within its chain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from weft.lab import entering
+
+Snapshot = dict[str, Counter[str]]
+
+STATE = ("/etc/cni", "/etc/weft", "/opt/cni", "/run/netns", "/run/weft", "/var/lib/cni",
+         "/var/lib/weft", "/run/cni")  # fmt: skip
+_IP = {
+    "links": ["ip", "-j", "-d", "link", "show"],
+    "addresses": ["ip", "-j", "addr", "show"],
+    "routes": ["ip", "-j", "-4", "route", "show", "table", "all"],
+    "routes6": ["ip", "-j", "-6", "route", "show", "table", "all"],
+    "rules": ["ip", "-j", "-4", "rule", "show"],
+    "rules6": ["ip", "-j", "-6", "rule", "show"],
+    "neighbours": ["ip", "-j", "neigh", "show", "nud", "permanent"],
+    "forwarding": ["bridge", "-j", "fdb", "show"],
+    "disciplines": ["tc", "-j", "qdisc", "show"],
+}
+_NFT = ["nft", "-j", "list", "ruleset"]
+_FICKLE_WORDS = """
+ifindex link_index link_netnsid stats stats64 handle operstate carrier carrier_changes
+valid_life_time preferred_life_time used updated expires refcnt cache_info counter last packets
+bytes hello_timer tcn_timer topology_change_timer gc_timer root_port bridge_id root_id
+designated_bridge designated_root probes metainfo index topology_change
+topology_change_detected tentative
+"""
+_FICKLE = frozenset(_FICKLE_WORDS.split())
+_FICKLE_FLAGS = frozenset(("LOWER_UP", "NO-CARRIER", "RUNNING", "linkdown", "dead"))
+_SYSCTL_WORDS = """
+accept_ra accept_redirects accept_source_route accept_dad addr_gen_mode arp_announce arp_filter
+arp_ignore arp_notify autoconf disable_ipv6 forwarding keep_addr_on_down log_martians proxy_arp
+proxy_arp_pvlan proxy_ndp route_localnet rp_filter send_redirects
+"""
+_SYSCTLS = tuple(_SYSCTL_WORDS.split())
+_GLOBAL = (
+    "ipv4/ip_forward",
+    "bridge/bridge-nf-call-iptables",
+    "bridge/bridge-nf-call-ip6tables",
+    "bridge/bridge-nf-call-arptables",
+)
+
+
+def take(network: str | Path = entering.OWN, state: Sequence[str | Path] = STATE) -> Snapshot:
+    """The snapshot of a network namespace and of directories as the caller sees them."""
+    found: Snapshot = {}
+    with entering.network(network):
+        for name, argv in _IP.items():
+            found[name] = _items(entering.output(entering.OWN, argv))
+        if shutil.which("nft"):
+            found["nftables"] = Counter(_ruleset(entering.output(entering.OWN, _NFT)))
+        found["sysctls"] = Counter(_sysctls())
+    found["files"] = Counter(line for top in state for line in _files(Path(top)))
+    return found
+
+
+def _items(text: str) -> Counter[str]:
+    entries = json.loads(text) if text.strip() else []
+    return Counter(_canonical(entry) for entry in entries if entry and not _is_membership(entry))
+
+
+def _is_membership(entry: dict[str, Any]) -> bool:
+    """Multicast groups that the kernel joins in a bridge's table by itself, and late."""
+    return str(entry.get("mac", "")).startswith(("01:00:5e:", "33:33:"))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(_settle(value), sort_keys=True)
+
+
+def _settle(value: Any) -> Any:
+    """Without what changes by itself."""
+    if isinstance(value, dict):
+        kept = {k: _settle(v) for k, v in value.items() if k not in _FICKLE}
+        if isinstance(kept.get("flags"), list):
+            kept["flags"] = sorted(f for f in kept["flags"] if f not in _FICKLE_FLAGS)
+        return kept
+    if isinstance(value, list):
+        return [_settle(item) for item in value]
+    return value
+
+
+def _ruleset(text: str) -> Iterator[str]:
+    place: Counter[tuple[str, str, str]] = Counter()
+    for entry in json.loads(text)["nftables"]:
+        ((kind, body),) = entry.items()
+        if kind == "metainfo":
+            continue
+        if kind == "rule":
+            chain = (body["family"], body["table"], body["chain"])
+            place[chain] += 1
+            body = {**body, "place": place[chain]}
+        if "elem" in body:
+            body = {**body, "elem": sorted(_canonical(element) for element in body["elem"])}
+        yield f"{kind} {_canonical(body)}"
+
+
+def _sysctls() -> Iterator[str]:
+    top = Path("/proc/sys/net")
+    for name in _GLOBAL:
+        yield from _sysctl(top / name)
+    for family in ("ipv4", "ipv6"):
+        conf = top / family / "conf"
+        for link in sorted(os.listdir(conf)) if conf.is_dir() else ():
+            for name in _SYSCTLS:
+                yield from _sysctl(conf / link / name)
+
+
+def _sysctl(path: Path) -> Iterator[str]:
+    try:
+        yield f"{path.relative_to('/proc/sys/net')} = {path.read_text().strip()}"
+    except OSError:  # not in this kernel, or not in this namespace, or the link went away
+        return
+
+
+def _files(top: Path) -> Iterator[str]:
+    """Names, kinds and modes, but not contents: counters and databases change by design."""
+    for directory, names, files in os.walk(top):
+        for name in (*names, *files):
+            path = Path(directory, name)
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            yield f"{stat.filemode(mode)} {path}"
+
+
+def diff(before: Snapshot, after: Snapshot) -> list[str]:
+    """What came (+) and what went (-), one readable line each; empty when nothing changed."""
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name, Counter()), after.get(name, Counter())
+        lines += [f"- {name}: {line}" for line in sorted((old - new).elements())]
+        lines += [f"+ {name}: {line}" for line in sorted((new - old).elements())]
+    return lines
+
+
+def settled(before: Snapshot, again: Callable[[], Snapshot], patience: float = 3.0) -> list[str]:
+    """The difference once the kernel has finished what it does late; empty as soon as equal."""
+    deadline = time.monotonic() + patience
+    while True:
+        lines = diff(before, again())
+        if not lines or time.monotonic() > deadline:
+            return lines
+        time.sleep(0.05)

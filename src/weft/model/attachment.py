@@ -1,0 +1,179 @@
+"""An attachment: one interface of one container on one network, and the names derived from it.
+
+Everything that the kernel holds for an attachment can be found again from its key alone: the host
+link's name is a hash of the key, and the link's alias is a record from which the journal can be
+rebuilt. Next: `fabric.wiring` turns an attachment into rows, `agent.journal` keeps it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Literal
+
+import msgspec
+
+LINK_PREFIX = "wf"
+LIVE_GROUP = 0x77656674
+"""IFLA_GROUP of host ends in use ("weft" in ASCII)."""
+ALIAS_VERSION = 1
+ALIAS_PREFIX = f"weft:{ALIAS_VERSION} "
+ALIAS_MARK = "weft:"
+ALIAS_LIMIT = 255  # IFALIASZ - 1, include/uapi/linux/if.h
+KEY_LIMIT = 170
+"""Octets that network, container id and interface name may have together, so that the alias of a
+dual-stack attachment always fits."""
+
+
+class AttachmentKey(msgspec.Struct, frozen=True, order=True):
+    """Identity of an attachment (CNI SPEC section 3; the network name since 0.4.0).
+
+    A tuple of three, never a joined string: `-` is legal in every part.
+    """
+
+    network: str
+    container: str
+    ifname: str
+
+    def __str__(self) -> str:
+        return f"{self.network}/{self.container}/{self.ifname}"
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 over the three parts with NUL between; the launcher computes the same."""
+        joined = "\0".join((self.network, self.container, self.ifname))
+        return hashlib.sha256(joined.encode()).digest()
+
+    @property
+    def host_link(self) -> str:
+        """Name of the host's end: `wf` and 65 bits of the digest, 15 octets in all."""
+        text = base64.b32encode(self.digest[:10]).decode().lower()
+        return LINK_PREFIX + text[:13]
+
+    @property
+    def pod_mac(self) -> bytes:
+        """Hardware address of the pod's end: locally administered, unicast, from the digest."""
+        return bytes((0x0A,)) + self.digest[10:15]
+
+
+HOST_MAC = bytes((0x0A, 0x77, 0x65, 0x66, 0x74, 0x00))
+"""Hardware address of every host end. One for all, because each is alone on its pair; given at
+creation, so that udev's MACAddressPolicy leaves it be (NET_ADDR_SET)."""
+
+
+class PodRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The pod behind a container, as far as the runtime said: empty strings where it did not."""
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class NamespaceId(msgspec.Struct, frozen=True, kw_only=True):
+    """Device and inode of a network namespace: a path may be used again, this pair tells."""
+
+    dev: int
+    ino: int
+
+
+class Assigned(msgspec.Struct, frozen=True, kw_only=True):
+    """An address given to an attachment, with where it came from."""
+
+    address: str  # without prefix length
+    pool: str
+    block: str  # CIDR
+    sequence: int
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was promised to a container. `state` says how far the kernel has it:
+
+    intent   written before the first effect; after a crash it is undone
+    ready    ADD has answered or is about to
+    leaving  DEL has begun; after a crash it is finished
+    """
+
+    key: AttachmentKey
+    state: Literal["intent", "ready", "leaving"]
+    host_link: str
+    mac: bytes
+    mtu: int
+    addresses: tuple[Assigned, ...]
+    netns: NamespaceId | None = None
+    sandbox: str = ""
+    pod: PodRef = PodRef()
+    labels: dict[str, str] = {}
+    masquerade: bool = True
+    via4: bool = True  # an IPv4 default route inside the pod; False: another interface has it
+    via6: bool = True  # an IPv6 default route inside the pod; otherwise cluster routes only
+    ranges6: tuple[str, ...] = ()  # cluster ranges routed where there is no default route
+    created: float = 0.0  # wall clock, for display only
+    begun_ns: int = 0  # CLOCK_BOOTTIME at its ADD: a DEL that was queued earlier is not about it
+    version: str = ""  # the CNI version of the ADD
+
+    def having(self, state: Literal["intent", "ready", "leaving"]) -> Attachment:
+        """The same attachment in another state."""
+        return msgspec.structs.replace(self, state=state)
+
+
+def link_alias(attachment: Attachment) -> str:
+    """The record in the host link's alias, at most 255 octets:
+
+    `weft:1 NETWORK CONTAINER IFNAME MAC FLAGS ADDRESS[,ADDRESS] [NAMESPACE/POD]`
+
+    FLAGS: `m` masqueraded, `4` and `6` default routes, `-` none. The pod's name is left out where
+    it does not fit; labels are not kept here, a rebuilt journal learns them from the store.
+    """
+    key = attachment.key
+    flags = "".join(
+        letter
+        for letter, on in (
+            ("m", attachment.masquerade),
+            ("4", attachment.via4),
+            ("6", attachment.via6),
+        )
+        if on
+    )
+    addresses = ",".join(a.address for a in attachment.addresses) or "-"
+    record = ALIAS_PREFIX + " ".join(
+        (key.network, key.container, key.ifname, attachment.mac.hex(), flags or "-", addresses)
+    )
+    pod = attachment.pod
+    named = f"{record} {pod.namespace}/{pod.name}" if pod.name else record
+    return named if len(named.encode()) <= ALIAS_LIMIT else record
+
+
+class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host link's alias says."""
+
+    key: AttachmentKey
+    mac: bytes
+    addresses: tuple[str, ...]
+    masquerade: bool
+    via4: bool
+    via6: bool
+    pod: PodRef
+
+
+def read_alias(alias: str) -> AliasRecord | None:
+    """The record of an alias; None where it is not ours or of another version."""
+    if not alias.startswith(ALIAS_PREFIX):
+        return None
+    fields = alias[len(ALIAS_PREFIX) :].split(" ")
+    if len(fields) not in (6, 7):
+        return None
+    network, container, ifname, mac, flags, addresses = fields[:6]
+    try:
+        octets = bytes.fromhex(mac)
+    except ValueError:
+        return None
+    namespace, _, name = fields[6].partition("/") if len(fields) == 7 else ("", "", "")
+    return AliasRecord(
+        key=AttachmentKey(network, container, ifname),
+        mac=octets,
+        addresses=tuple(addresses.split(",")) if addresses != "-" else (),
+        masquerade="m" in flags,
+        via4="4" in flags,
+        via6="6" in flags,
+        pod=PodRef(namespace=namespace, name=name),
+    )

@@ -1,0 +1,143 @@
+"""The sets of the node's ruleset, and their elements.
+
+One set for each question that a rule asks, so that an attachment comes and goes by elements alone
+and no rule is ever touched. Sets are asked by hash except the few of address ranges, so the cost
+of a packet does not grow with the number of pods.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from weft.model.addresses import Prefix
+from weft.model.attachment import LINK_PREFIX
+from weft.rows.rules import Element, Family, Set
+
+TABLE = "weft"
+
+_GUARDS = {4: "guard4", 6: "guard6"}
+_LOCALS = {4: "local4", 6: "local6"}
+ROUTED = "routed"
+"""Host links whose pods leave the node under their own address (ip_masq false)."""
+
+STRANGERS = "strangers"
+"""Links whose names begin like ours and that are not ours."""
+
+_OUR_NAME = re.compile(re.escape(LINK_PREFIX) + "[a-z2-7]{13}")
+
+
+def _version(ip: bytes) -> int:
+    return 4 if len(ip) == 4 else 6
+
+
+def _set(name: str, *key_types: str, interval: bool = False, comment: str) -> Set:
+    return Set(
+        family=Family.INET,
+        table=TABLE,
+        name=name,
+        key_types=key_types,
+        interval=interval,
+        comment=comment,
+    )
+
+
+def strangers_among(names: Iterable[str]) -> tuple[str, ...]:
+    """Of the links of a node, those that begin like ours and are not."""
+    return tuple(
+        sorted(
+            name
+            for name in set(names)
+            if name.startswith(LINK_PREFIX) and not _OUR_NAME.fullmatch(name)
+        )
+    )
+
+
+def strangers(family: Family, names: Iterable[str]) -> tuple[Set | Element, ...]:
+    """The set of foreign links in the table of this family, with its elements."""
+    return (
+        Set(
+            family=family,
+            table=TABLE,
+            name=STRANGERS,
+            key_types=("ifname",),
+            comment="foreign links with our prefix",
+        ),
+        *(
+            Element(family=family, table=TABLE, set=STRANGERS, parts=(name.encode(),))
+            for name in names
+        ),
+    )
+
+
+def range_sets(*names: str) -> tuple[Set, ...]:
+    """Interval sets of both families."""
+    comments = {
+        "pools": "addresses of pods, here and elsewhere",
+        "blocks": "addresses of this node's pods",
+        "cluster": "reached without masquerade",
+    }
+    return tuple(
+        _set(f"{name}{version}", f"ipv{version}_addr", interval=True, comment=comments[name])
+        for name in names
+        for version in (4, 6)
+    )
+
+
+def attachment_sets() -> tuple[Set, ...]:
+    """The sets whose elements belong to one attachment each."""
+    rows = []
+    for version in (4, 6):
+        rows.append(
+            _set(
+                _GUARDS[version],
+                "ifname",
+                "ether_addr",
+                f"ipv{version}_addr",
+                comment="what may come out of a pod",
+            )
+        )
+        rows.append(
+            _set(_LOCALS[version], "ifname", f"ipv{version}_addr", comment="what may go into a pod")
+        )
+    rows.append(_set(ROUTED, "ifname", comment="pods that are not masqueraded"))
+    return tuple(rows)
+
+
+def range_elements(name: str, prefixes: Iterable[Prefix]) -> tuple[Element, ...]:
+    """Elements of the two interval sets called `name`; a prefix inside another is left out.
+
+    Adjacent prefixes stay apart: an element then comes and goes with its pool or block, and a
+    change of one never touches its neighbour.
+    """
+    kept: list[Prefix] = []
+    for prefix in sorted(set(prefixes), key=lambda p: (p.version, p)):
+        if not (kept and kept[-1].overlaps(prefix)):
+            kept.append(prefix)
+    return tuple(
+        Element(
+            family=Family.INET,
+            table=TABLE,
+            set=f"{name}{prefix.version}",
+            parts=(prefix.network_address.packed,),
+            # an interval of one address is a plain element, as the kernel tells of it
+            upto=None if prefix.num_addresses == 1 else (prefix.broadcast_address.packed,),
+        )
+        for prefix in kept
+    )
+
+
+def guard(link: bytes, mac: bytes, ip: bytes) -> Element:
+    """The pod behind `link` may send with this hardware and this IP source address."""
+    name = _GUARDS[_version(ip)]
+    return Element(family=Family.INET, table=TABLE, set=name, parts=(link, mac, ip))
+
+
+def local(link: bytes, ip: bytes) -> Element:
+    """Packets for `ip` may be forwarded into `link`."""
+    return Element(family=Family.INET, table=TABLE, set=_LOCALS[_version(ip)], parts=(link, ip))
+
+
+def routed(link: bytes) -> Element:
+    """What comes from `link` is not masqueraded."""
+    return Element(family=Family.INET, table=TABLE, set=ROUTED, parts=(link,))

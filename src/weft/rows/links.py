@@ -1,0 +1,80 @@
+"""Links and what hangs on them: veth pairs, their up state, addresses, sysctl files.
+
+A veth pair is one row of the host: the peer is born in the pod's namespace under its final name
+and is never moved or renamed. `Up` is a row of its own because guards and sysctls must stand
+between the creation of a link and its first packet.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from weft.rows.base import Place, Row, RowKey
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """The pod's end of a veth pair."""
+
+    name: str
+    mac: bytes  # 6 octets
+    mtu: int
+
+
+class Veth(Row, frozen=True, kw_only=True):
+    """A veth pair seen from its host end; `peer` is None where the pod's side is not known."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    alias: str  # IFLA_IFALIAS, at most 255 bytes: the attachment's record
+    group: int  # IFLA_GROUP
+    peer: Peer | None
+
+    @property
+    def key(self) -> RowKey:
+        return ("Veth", self.name)
+
+
+class Up(Row, frozen=True, kw_only=True):
+    """The link is administratively up."""
+
+    place: Place
+    link: str
+
+    @property
+    def key(self) -> RowKey:
+        return ("Up", self.place, self.link)
+
+
+class Address(Row, frozen=True, kw_only=True):
+    """An address on a link, without duplicate address detection (IFA_F_NODAD) for IPv6.
+
+    `scope` is RT_SCOPE_UNIVERSE (0) or RT_SCOPE_LINK (253).
+    """
+
+    place: Place
+    link: str
+    ip: bytes
+    prefix: int
+    scope: int = 0
+
+    @property
+    def key(self) -> RowKey:
+        return ("Address", self.place, self.link, self.ip, self.prefix)
+
+
+class Sysctl(Row, frozen=True, kw_only=True):
+    """One file below /proc/sys, path with slashes and without the root, for example
+    `net/ipv6/conf/eth0/accept_ra`.
+
+    `link` is the link whose life bounds the file's, or "" for a file of the whole namespace.
+    """
+
+    place: Place
+    path: str
+    value: str
+    link: str = ""
+
+    @property
+    def key(self) -> RowKey:
+        return ("Sysctl", self.place, self.path)

@@ -1,0 +1,143 @@
+"""What once went wrong in the agent, each case as it was found."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from weft.cni.install import DEFAULT_CONFLIST
+from weft.lab import calls, cluster
+from weft.lab.nodes import Node
+from weft.lab.runtime import Attachment
+from weft.model.attachment import AttachmentKey
+from weft.wire.local import Kind, encode_frame
+
+SOCKET = "/run/weft/agent.sock"
+
+
+def ip(node: Node, *arguments: str, pod: str | None = None) -> str:
+    done = node.run(["ip", *arguments], pod=pod)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+def test_a_foreign_link_under_our_name_fails_add_but_never_del(
+    agent_node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    bare_pod("p")
+    runtime = cluster.runtime(agent_node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    name = AttachmentKey(runtime.network, "c1", "eth0").host_link
+    ip(agent_node, "link", "add", name, "type", "bridge")
+    assert "did not make" in runtime.add(wanted).failure
+    assert runtime.delete(wanted).is_good
+    assert name in ip(agent_node, "-br", "link")
+    ip(agent_node, "link", "delete", name)
+    assert runtime.add(wanted).is_good
+    assert runtime.delete(wanted).is_good
+
+
+def test_a_second_interface_leaves_the_first_ones_default_routes(
+    agent_node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    bare_pod("p")
+    runtime = cluster.runtime(agent_node)
+    first = Attachment(container="c1", netns="/run/netns/p")
+    second = Attachment(container="c1", netns="/run/netns/p", ifname="eth1")
+    assert runtime.add(first).is_good
+    before = [
+        ip(agent_node, family, "route", "show", "default", pod="p") for family in ("-4", "-6")
+    ]
+    assert all("dev eth0" in routes for routes in before)
+    added = runtime.add(second)
+    assert added.is_good
+    assert "routes" not in (added.result or {})
+    assert runtime.check(first).is_good
+    assert runtime.check(second).is_good
+    assert runtime.delete(second).is_good
+    assert before == [
+        ip(agent_node, family, "route", "show", "default", pod="p") for family in ("-4", "-6")
+    ]
+    assert runtime.check(first).is_good
+
+
+def test_a_namespace_with_the_inode_of_a_dead_one_gets_its_default_routes(
+    agent_node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    bare_pod("p")
+    runtime = cluster.runtime(agent_node)
+    assert runtime.add(Attachment(container="dead", netns="/run/netns/p")).is_good
+    ip(agent_node, "netns", "delete", "p")
+    ip(agent_node, "netns", "add", "p")
+    assert runtime.add(Attachment(container="new", netns="/run/netns/p")).is_good
+    assert "dev eth0" in ip(agent_node, "route", "show", "default", pod="p")
+
+
+def test_a_second_agent_touches_nothing_of_the_first(agent_node: Node) -> None:
+    journal = agent_node.path("/run/weft/journal.db")
+    before = journal.stat().st_ino
+    environment = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = agent_node.run(cluster.agent_command(), env=environment)
+    assert done.returncode == 1
+    assert b"an agent is running" in done.stderr
+    assert journal.stat().st_ino == before
+    assert cluster.runtime(agent_node).status().is_good
+
+
+def test_descriptors_that_a_peer_sends_do_not_pile_up(node: Node) -> None:
+    pid = cluster.start_agent(node)
+
+    def flood() -> int:
+        spare = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(4)]
+        before = len(os.listdir(f"/proc/{pid}/fd"))
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(SOCKET)
+            for octet in encode_frame(Kind.CNI_REQUEST, bytes(200))[:-1]:
+                socket.send_fds(peer, [bytes([octet])], spare)
+            limit = time.monotonic() + 10
+            unread = b"1"
+            while any(unread) and time.monotonic() < limit:
+                unread = fcntl.ioctl(peer, termios.TIOCOUTQ, bytes(4))
+            assert not any(unread)
+            return len(os.listdir(f"/proc/{pid}/fd")) - before
+
+    assert calls.call(node, flood) <= 6  # the connection, its namespace, one read under way
+
+
+def test_an_attachment_whose_link_died_while_no_agent_ran_is_forgotten(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    runtime = cluster.runtime(node)
+    pods = {}
+    for name in ("dies", "stays"):
+        bare_pod(name)
+        pods[name] = Attachment(container=name, netns=f"/run/netns/{name}")
+        assert runtime.add(pods[name]).is_good
+    os.kill(pid, signal.SIGKILL)
+    ip(node, "netns", "delete", "dies")
+    ip(node, "netns", "add", "dies")
+    cluster.start_agent(node)
+    assert runtime.check(pods["stays"]).is_good
+    assert "no attachment" in runtime.check(pods["dies"]).failure
+    assert runtime.delete(pods["dies"]).is_good
+
+
+def test_pools_of_one_family_give_addresses_of_that_family(
+    agent_node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    bare_pod("p")
+    conflist = json.loads(DEFAULT_CONFLIST)
+    conflist["plugins"][0]["pools"] = ["default-ipv4"]
+    runtime = cluster.runtime(agent_node, json.dumps(conflist).encode())
+    outcome = runtime.add(Attachment(container="c1", netns="/run/netns/p"))
+    assert outcome.is_good, outcome.failure
+    assert [":" in each["address"] for each in (outcome.result or {})["ips"]] == [False]
