@@ -7,11 +7,9 @@ that the command line can be tested as a person uses it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import msgspec
 
 from weft.agent.api import Api
 from weft.agent.events import Log
+from weft.agent.server import Connection, Server
 from weft.agent.table import Attachments
 from weft.model.attachment import Assigned, Attachment, AttachmentKey, PodRef
 from weft.model.errors import NotFound
@@ -126,75 +125,20 @@ async def ask(fake: Fake, method: str, params: Params | dict[str, Any]) -> dict[
     return answer
 
 
-class _Stream:
-    """A connection of asyncio's as the API wants it."""
-
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self.gone = asyncio.Event()
-        self.pending = 0
-        self._writer = writer
-
-    def send(self, data: bytes, *, last: bool = True) -> bool:
-        if self._writer.is_closing():
-            return False
-        self._writer.write(data)
-        if last:
-            self._writer.close()
-        return True
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    """Closed for good: a transport that is only about to close is a warning at its end."""
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-
-
 async def _serve(api: Api, path: Path, started: threading.Event, stop: asyncio.Event) -> None:
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await answered(reader, writer)
-        finally:
-            writer.transport.abort()
+    """The agent's own server, so that the command line meets what it meets in earnest."""
 
-    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = Frames()
-        peer = _Stream(writer)
-        while not (found := frames.feed(await reader.read(1 << 16))):
-            if reader.at_eof():
-                await _closed(writer)
-                return
-        answering = asyncio.create_task(api.handle(peer, found[0]))
-        await reader.read()  # nothing more is expected: returns when the caller goes away
-        peer.gone.set()
-        await answering
-        await _closed(writer)
+    def handle(connection: Connection, frame: Frame, descriptor: int | None) -> Any:
+        assert descriptor is None
+        return api.handle(connection, frame)
 
-    transports: list[asyncio.BaseTransport] = []
-
-    class Recorded(asyncio.StreamReaderProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            transports.append(transport)
-            super().connection_made(transport)
-
-    def protocol() -> Recorded:
-        return Recorded(asyncio.StreamReader(), connected)
-
-    server = await asyncio.get_running_loop().create_unix_server(protocol, path)
+    server = Server(path, handle, Log(level="error"))
+    server.listen()
+    server.serve()
     started.set()
     await stop.wait()
     api.close()
-    server.close()
-    # a connection that is being accepted becomes another task
-    while others := asyncio.all_tasks() - {asyncio.current_task()}:
-        _, late = await asyncio.wait(others, timeout=5)
-        if late:
-            break
-        await asyncio.sleep(0)
-    for transport in transports:
-        transport.close()
-    for _ in range(3):  # and that is done in the loop's next turns
-        await asyncio.sleep(0)
+    await server.stop()
 
 
 @contextmanager
@@ -220,9 +164,4 @@ def serving(fake: Fake, path: Path) -> Iterator[None]:
     finally:
         held["loop"].call_soon_threadsafe(held["stop"].set)
         thread.join(10)
-        # now and then one of asyncio's transports is left unclosed here, why is not known; it is
-        # this fake's litter, not that of whichever test the collector happens to run in next
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
         assert not thread.is_alive()

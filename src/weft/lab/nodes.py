@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import time
@@ -231,6 +232,10 @@ def stop(node: Node) -> None:
                 if pid != node.pid:
                     _kill(pid, mounts)
             signal.pidfd_send_signal(holder, signal.SIGKILL)
+            # until it is dead it counts as running, and its cgroup as another node's
+            dead = select.poll()
+            dead.register(holder, select.POLLIN)
+            dead.poll(10_000)
         except ProcessLookupError:
             pass
         finally:
