@@ -1,3 +1,3 @@
 """weft: a container network for Kubernetes and every other CNI runtime."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
