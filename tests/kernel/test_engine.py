@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
 from collections.abc import Sequence
 
 import msgspec
@@ -99,6 +100,17 @@ def test_the_first_packet_after_apply_arrives_in_both_families() -> None:
                 sender.settimeout(5)
                 assert sender.recv(100) == b"back"
                 sender.close()
+
+
+@on_a_node
+def test_an_ipv6_address_receives_before_the_kernel_has_made_its_route() -> None:
+    subject, pod = engine(), new_namespace()
+    subject.apply("a", attachment(1), pod)
+    with entered(pod):
+        told = subprocess.run(
+            ["ip", "-6", "route", "show", "table", "local"], capture_output=True, text=True
+        ).stdout
+    assert "local fd00::1 dev eth0 proto 119" in told, told
 
 
 @on_a_node

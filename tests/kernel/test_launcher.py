@@ -197,6 +197,8 @@ def test_a_launcher_that_is_ended_cancels_its_add(launcher: Launcher, sign: sign
             env={**ATTACHMENT, "CNI_COMMAND": "ADD"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # a shell starts what runs in the background with SIGINT ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(CONFIG)

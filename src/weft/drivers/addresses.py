@@ -17,7 +17,7 @@ class Addresses:
     """Driver of `Address`."""
 
     kinds = (Address,)
-    gone = frozenset((errno.EADDRNOTAVAIL, errno.ENODEV))
+    gone = frozenset((errno.EADDRNOTAVAIL, errno.ENODEV, errno.ESRCH))
     watch = Watch(
         protocol=NETLINK_ROUTE, groups=(routes.RTNLGRP_IPV4_IFADDR, routes.RTNLGRP_IPV6_IFADDR)
     )
@@ -27,16 +27,21 @@ class Addresses:
         return (Stage.POD if row.place is Place.POD else Stage.HOST), 1
 
     def encode(self, old: Address | None, new: Address | None, names: Names) -> Sequence[bytes]:
-        """Another scope makes another address: the kernel cannot change it in place."""
+        """Another scope makes another address: the kernel cannot change it in place. A host
+        address of IPv6 comes with its local route, so that it receives at once."""
         row = new or old
         if row is None:
             return ()
         index = names.index(row.place, row.link)
         messages = []
         if old is not None:
+            if old.prefix == 128:
+                messages.append(routes.delete_local(index, old.ip))
             messages.append(routes.delete_address(index, old.ip, old.prefix))
         if new is not None:
             messages.append(routes.add_address(index, new.ip, new.prefix, new.scope))
+            if new.prefix == 128:
+                messages.append(routes.add_local(index, new.ip))
         return messages
 
     def read(self, rows: Sequence[Address], scope: Scope) -> Mapping[RowKey, Row]:

@@ -45,7 +45,8 @@ _FAMILY = {4: AF_INET, 16: AF_INET6}
 _NODAD = 0x02
 _NOPREFIXROUTE = 0x200
 _ONLINK = 4
-_UNICAST = 1
+_UNICAST, _LOCAL = 1, 2  # RTN_*
+_LOCAL_TABLE = 255
 _SCOPE_NOWHERE = 255
 _COMPAT_TABLE = 252
 _PERMANENT = 0x80
@@ -133,6 +134,29 @@ def _address(kind: int, flags: int, what: tuple[int, int, int], ip: bytes) -> by
         20, _IFA_LOCAL, ip,
         8, _IFA_FLAGS, _NODAD | _NOPREFIXROUTE if prefix == 128 else _NODAD,
     )  # fmt: skip
+
+
+def add_local(ifindex: int, ip: bytes) -> bytes:
+    """What arrives for this IPv6 address is for us, from now on.
+
+    The kernel makes its own such route for every address, but from deferred work
+    (addrconf_dad_work, also without duplicate address detection), and until then drops what
+    arrives: milliseconds on a busy machine. Ours stands beside it with another metric.
+    """
+    return _local(RTM_NEWROUTE, _ADD, ifindex, ip)
+
+
+def delete_local(ifindex: int, ip: bytes) -> bytes:
+    """ESRCH where it is not there."""
+    return _local(RTM_DELROUTE, _DELETE, ifindex, ip)
+
+
+def _local(kind: int, flags: int, ifindex: int, ip: bytes) -> bytes:
+    return _ROUTE.pack(
+        _ROUTE.size + 20, kind, flags, 0, 0,
+        AF_INET6, 128, 0, 0, _LOCAL_TABLE, PROTOCOL, 0, _LOCAL, 0,
+        8, _OIF, ifindex,
+    ) + _ATTRIBUTE_ADDRESS[16].pack(20, _DST, ip)  # fmt: skip
 
 
 def add_route(entry: RouteEntry) -> bytes:

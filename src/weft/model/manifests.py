@@ -147,6 +147,8 @@ def _read_yaml(text: str) -> list[Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = " ".join((getattr(error, "problem", None) or str(error)).split())
+        if "nesting depth" in problem:  # a limit of PyYAML's own, since 6.0.4
+            raise _Refused(f"nested deeper than {MAX_DEPTH}") from None
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         raise _Refused(f"{where}{printable(problem, 200)[1:-1]}") from None
     except RecursionError:
