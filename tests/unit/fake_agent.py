@@ -87,8 +87,9 @@ class Fake:
 class Caller:
     """A connection that keeps what it is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: str = "") -> None:
         self.gone = asyncio.Event()
+        self.group = group
         self.pending = 0
         self.sent: list[Frame] = []
         self.ended = False

@@ -27,6 +27,7 @@ from weft.wire.api import (
     Released,
     ReleaseParams,
     WatchItem,
+    check_permitted,
     decode_params,
 )
 from weft.wire.local import (
@@ -83,6 +84,7 @@ class Api:
                 raise PeerFault(f"a frame of kind {frame.kind} is no call of the agent's API")
             request = decode_api_request(frame.payload)
             method = request.method
+            check_permitted(method, peer.group)
             params = decode_params(method, request.params)
             if METHODS[method].streams:
                 async for item in self._until_gone(peer, self._streams[method](params)):

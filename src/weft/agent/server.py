@@ -1,10 +1,10 @@
-"""The agent's unix socket: launchers and the command line, one protocol.
+"""The agent's unix sockets: launchers and the command line, one protocol.
 
 Each connection carries one request. The loop's own readers are used instead of streams, because a
 launcher passes a descriptor of the container's namespace beside its bytes (SCM_RIGHTS), and because
-accept, read, work and answer then happen in one turn of the loop. The socket is made with its mode
-already closed, in a directory that only root may enter, and every peer's credentials are asked
-(SO_PEERCRED). Next: `agent.verbs` for CNI requests, `agent.api` for the command line's.
+accept, read, work and answer then happen in one turn of the loop. Who may connect, and how much
+room a peer has, is the door's to say (`agent.doors`). Next: `agent.verbs` for CNI requests,
+`agent.api` for the command line's.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ import os
 import resource
 import socket
 import stat
-import struct
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from weft.agent.doors import Door, RootDoor
 from weft.agent.events import Log
 from weft.model.errors import PeerFault, WeftError
 from weft.wire.local import Frame, Frames
 
 BACKLOG = 4096
-ACCEPT_AT_ONCE = 8  # so that a burst of connections cannot starve timers
 ACCEPT_TIME = 0.003  # seconds after which others get their turn: an ADD may be done in `start`
 READ_SIZE = 1 << 16
-IDLE_LIMIT = 10.0  # seconds in which a peer must have sent its whole request
 CONNECTION_LIMIT = 4000
 SPARE = 64  # descriptors that connections leave to files, netlink sockets and workers
-_CREDENTIALS = struct.Struct("=iII")
 
 Handler = Callable[["Connection", Frame, int | None], Awaitable[None] | None]
 
 
 class Connection:
-    """One peer. `gone` is set when it closes before it was answered."""
+    """One peer. `gone` is set when it closes before it was answered; `group` names the group by
+    which it was let in, "" for root."""
 
-    def __init__(self, server: Server, sock: socket.socket, uid: int) -> None:
+    def __init__(self, server: Server, sock: socket.socket, uid: int, group: str = "") -> None:
         self._server = server
         self._socket = sock
-        self._frames = Frames()
+        self._room = server.door.room
+        self._frames = Frames(limit=self._room.request)
         self._descriptor: int | None = None
         self._outgoing = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self.uid = uid
+        self.group = group
         self.gone = asyncio.Event()
         self._closed = False
         self._answered = False
@@ -53,8 +54,8 @@ class Connection:
         self._asked = False
 
     def start(self) -> None:
-        """Begin to read; the request must be whole within IDLE_LIMIT."""
-        self._timer = self._server.loop.call_later(IDLE_LIMIT, self._idle)
+        """Begin to read; the request must be whole within the door's limit."""
+        self._timer = self._server.loop.call_later(self._room.idle, self._idle)
         self._server.loop.add_reader(self._socket.fileno(), self._readable)
         self._readable()
 
@@ -94,7 +95,7 @@ class Connection:
         """The first descriptor of a request is the container's namespace; others go at once, so
         that no peer can fill the agent's table."""
         for descriptor in descriptors:
-            if self._descriptor is None and not self._asked:
+            if self._room.takes_descriptors and self._descriptor is None and not self._asked:
                 self._descriptor = descriptor
             else:
                 os.close(descriptor)
@@ -128,11 +129,14 @@ class Connection:
 
     def _flush(self) -> bool:
         descriptor = self._socket.fileno()
+        moved = False
         try:
             while self._outgoing:
                 sent = self._socket.send(self._outgoing)
                 del self._outgoing[:sent]
+                moved = True
         except BlockingIOError:
+            self._expect_reading(moved)
             self._writing = True
             self._server.loop.add_writer(descriptor, self._flush)
             return True
@@ -142,9 +146,22 @@ class Connection:
         if self._writing:
             self._writing = False
             self._server.loop.remove_writer(descriptor)
+            self._expect_nothing()
         if self._answered:
             self.close()
         return True
+
+    def _expect_reading(self, moved: bool) -> None:
+        """Close when the peer takes nothing for too long: what it was told costs memory."""
+        if not (self._answered or self._room.stall_streams) or (self._writing and not moved):
+            return
+        self._expect_nothing()
+        self._timer = self._server.loop.call_later(self._room.stall, self._hung_up)
+
+    def _expect_nothing(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     @property
     def pending(self) -> int:
@@ -157,8 +174,7 @@ class Connection:
             return
         self._closed = True
         self.gone.set()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._expect_nothing()
         descriptor = self._socket.fileno()
         self._server.loop.remove_reader(descriptor)
         self._server.loop.remove_writer(descriptor)
@@ -173,28 +189,23 @@ class Server:
     """The listening socket. `listen` binds, `serve` begins to accept: what connects in between
     waits, which is when the queue of deletions is drained."""
 
-    def __init__(self, path: Path, handler: Handler, log: Log) -> None:
+    def __init__(self, path: Path, handler: Handler, log: Log, door: Door | None = None) -> None:
         self.path = path
         self.log = log
+        self.door = door or RootDoor()
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
-        self._limit = connection_limit()
+        self._limit = self.door.room.connections or connection_limit()
         self._handler = handler
         self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self) -> None:
         """Bind the socket. Raises WeftError if another agent answers on it."""
-        directory = self.path.parent
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        refuse_foreign(directory)
+        self.door.prepare(self.path)
         self._clear_stale()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        before = os.umask(0o177)
-        try:
-            sock.bind(str(self.path))
-        finally:
-            os.umask(before)
+        self.door.bind(sock, self.path)
         sock.listen(BACKLOG)
         self._socket = sock
 
@@ -209,6 +220,10 @@ class Server:
             probe.settimeout(1.0)
             try:
                 probe.connect(str(self.path))
+            except TimeoutError:
+                raise WeftError(
+                    f"what listens on {self.path} takes no connection; stop it first"
+                ) from None
             except OSError as error:
                 if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
                     raise
@@ -225,35 +240,41 @@ class Server:
     def _accept(self) -> None:
         assert self._socket is not None
         begun = self.loop.time()
-        for _ in range(ACCEPT_AT_ONCE):
+        admitted = 0
+        while admitted < self.door.room.at_once and self.loop.time() - begun < ACCEPT_TIME:
             if len(self.connections) >= self._limit:
                 self._pause()
                 return
             try:
                 sock, _ = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                break
             except OSError as error:  # EMFILE, ENFILE, ENOBUFS: later, when others have closed
                 self.log.line("warning", "cannot accept", error=str(error))
                 self._pause()
                 return
             sock.setblocking(False)
-            packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            _, uid, _ = _CREDENTIALS.unpack(packed)
-            if uid != 0:
-                sock.close()
-                continue
-            connection = Connection(self, sock, uid)
-            self.connections.add(connection)
-            connection.start()
-            if self.loop.time() - begun > ACCEPT_TIME:
-                return
+            admitted += self._welcome(sock)
+        if self.door.room.breath:
+            self._pause(self.door.room.breath)
 
-    def _pause(self) -> None:
+    def _welcome(self, sock: socket.socket) -> bool:
+        guest = self.door.admit(sock, (each.uid for each in self.connections))
+        if guest.refused:
+            with suppress(OSError):  # gone already, or it does not read
+                sock.send(guest.refusal)
+            sock.close()
+            return False
+        connection = Connection(self, sock, guest.uid, guest.group)
+        self.connections.add(connection)
+        connection.start()
+        return True
+
+    def _pause(self, seconds: float = 0.05) -> None:
         """Accept again a little later; who connects meanwhile waits in the backlog."""
         if self._socket is not None:
             self.loop.remove_reader(self._socket.fileno())
-            self.loop.call_later(0.05, self._resume)
+            self.loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         if self._socket is not None:
@@ -303,13 +324,3 @@ def connection_limit() -> int:
     if hard == resource.RLIM_INFINITY:
         return CONNECTION_LIMIT
     return max(1, min(CONNECTION_LIMIT, (hard - SPARE) // 2))
-
-
-def refuse_foreign(directory: Path) -> None:
-    """Raise WeftError unless the directory is real, root's, and writable by nobody else."""
-    found = os.lstat(directory)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
-        raise WeftError(
-            f"{directory} must be a directory that belongs to root and that nobody else can write; "
-            "remove it and start again"
-        )

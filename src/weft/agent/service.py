@@ -28,7 +28,9 @@ from weft.agent.ground import Ground
 from weft.agent.journal import Journal
 from weft.agent.node import Node
 from weft.agent.pace import watch_loop
+from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers
 from weft.agent.publish import Publisher
+from weft.agent.readers import Readers
 from weft.agent.reaper import Reaper
 from weft.agent.recovery import Recovery
 from weft.agent.server import Connection, Server
@@ -45,7 +47,7 @@ from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
 from weft.kernel import sysctl
 from weft.model.errors import PeerFault, WeftError
-from weft.model.settings import SETTINGS_PATH, Settings, load_settings
+from weft.model.settings import SETTINGS_PATH, Settings
 from weft.render.sets import TABLE
 from weft.store.contract import Store
 from weft.store.sqlite import SqliteStore
@@ -64,8 +66,10 @@ class Service:
         self.name = node_name(settings)
         self.boot_id = boot_id()
         self.log = Log(settings.log.level, settings.log.format)
-        self.store: Store = _open_store(Path(paths.store), self.log)
-        self.journal = Journal(_made(Path(paths.journal)), self.boot_id)
+        if aside := secure(settings):
+            self.log.event("error", "JournalSetAside", "journal", aside)
+        self.store: Store = _open_store(paths.store, self.log)
+        self.journal = Journal(Path(paths.journal), self.boot_id)
         self.rules = RulesTransport()
         self.engine = Engine(Host(self.rules), all_drivers(self.rules))
         self.node = Node(settings, self.engine, self.journal, self.log)
@@ -97,6 +101,7 @@ class Service:
         self._housekeeping: asyncio.Task[None] | None = None
         self.api = Api(Reporter(self))
         self.server = Server(Path(paths.socket), self.handle, self.log)
+        self.readers = Readers(settings, self.api, self.log)
 
     async def start(self) -> None:
         """Everything up to the first request. Raises WeftError with what to do."""
@@ -108,7 +113,7 @@ class Service:
         self._forward()
         await self.recovery.settle()
         self.server.listen()
-        self._tell_launchers()
+        tell_launchers(Path(self.settings.paths.socket), self.settings.attach.add_timeout)
         await self._drain()
         await self._publish()
         self.watcher.refreshed = self._host_changed
@@ -140,19 +145,13 @@ class Service:
     async def _publish(self) -> None:
         await self.publisher.publish(self.node.facts, self.node.not_ready())
 
-    def _tell_launchers(self) -> None:
-        """How long launchers wait for an ADD: a file beside the socket, which they read."""
-        path = Path(self.settings.paths.socket).with_name("add-timeout")
-        new = path.with_name("add-timeout.new")
-        new.write_text(f"{max(1, round(self.settings.attach.add_timeout))}\n")
-        new.rename(path)
-
     async def _drain(self) -> None:
         await self.recovery.drain(Path(self.settings.paths.queue))
 
     async def _keep_house(self) -> None:
         """A launcher that gave up on a hung agent has queued its DEL, and a kernel that refused
         the node's rules may take them now: look now and then."""
+        await self.readers.open()
         while True:
             await asyncio.sleep(QUEUE_LOOK)
             try:
@@ -189,6 +188,7 @@ class Service:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         self.api.close()
+        await self.readers.stop()
         await self.server.stop()
         await self.addresses.close()
         self.reaper.close()
@@ -220,10 +220,7 @@ async def serve(settings: Settings) -> None:
 
 def boot_id() -> str:
     """The kernel's boot-id, or that of a lab node, which has its own."""
-    own = Path("/run/weft/boot-id")
-    if own.is_file():
-        return own.read_text().strip()
-    return sysctl.read(BOOT_ID) or "unknown"
+    return own_boot_id() or sysctl.read(BOOT_ID) or "unknown"
 
 
 def node_name(settings: Settings) -> str:
@@ -231,16 +228,11 @@ def node_name(settings: Settings) -> str:
     return settings.node.name or socket.gethostname().lower() or "node"
 
 
-def _open_store(path: Path, log: Log) -> Store:
-    store = SqliteStore(str(_made(path)))
+def _open_store(path: str, log: Log) -> Store:
+    store = SqliteStore(path)
     if store.report:
         log.event("error", "StoreDamaged", "store", store.report)
     return store
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
 
 
 def _close(descriptor: int | None) -> None:
@@ -257,17 +249,6 @@ def _notify(state: str) -> None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     with sock, contextlib.suppress(OSError):  # systemd will see the process itself
         sock.sendto(state.encode(), where)
-
-
-def read_settings(path: Path, *, required: bool) -> Settings:
-    """Settings of a file; the defaults where there is none and none was asked for."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        if required:
-            raise WeftError(f"{path} does not exist", reason="invalid-settings") from None
-        return Settings()
-    return load_settings(text, source=str(path))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -25,6 +25,10 @@ class Peer(Protocol):
         """Set when the caller has closed."""
 
     @property
+    def group(self) -> str:
+        """The group by which the caller was let in and may only read; "" for root."""
+
+    @property
     def pending(self) -> int:
         """Octets that were given to `send` and are not out yet."""
 

@@ -137,6 +137,8 @@ class Reporter:
         found += [
             Why(reason="pool-problem", message=line) for line in service.addresses.view.problems()
         ]
+        if service.readers.trouble:
+            found.append(Why(reason="invalid-settings", message=service.readers.trouble))
         return found
 
     async def _drops(self) -> dict[str, int]:

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from weft.agent.events import Log
 from weft.agent.forwarding import give_back
 from weft.agent.journal import Journal, remove_journal
 from weft.agent.node import NETLINK_ROUTE
+from weft.agent.places import TIMEOUT, secure
+from weft.agent.readers import close_door
+from weft.cni.queue import clear
 from weft.drivers.engine import Engine
 from weft.drivers.removal import delete_links
 from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
+from weft.kernel.files import check_directory
 from weft.kernel.host import Network, read_links
 from weft.kernel.netlink import Socket
 from weft.model.attachment import ALIAS_MARK
-from weft.model.errors import Conflict, WeftError
+from weft.model.errors import Conflict, NotFound, WeftError
 from weft.model.ip_pool import IPPool, pool_prefix
 from weft.model.kinds import from_bytes, prefix_of_kind
 from weft.model.settings import Settings
@@ -35,6 +39,8 @@ from weft.store.sqlite import SqliteStore
 
 def refuse_beside_agent(path: Path) -> None:
     """Raise Conflict if an agent answers on the socket."""
+    with suppress(NotFound):  # then nobody listens there
+        check_directory(path.parent)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -47,6 +53,7 @@ def refuse_beside_agent(path: Path) -> None:
 async def teardown(settings: Settings, boot_id: str) -> None:
     """Remove everything of ours from this namespace."""
     refuse_beside_agent(Path(settings.paths.socket))
+    secure(settings, make=False)
     log = Log(settings.log.level, settings.log.format)
     with Socket(NETLINK_ROUTE) as rtnetlink:
         names = [
@@ -65,14 +72,16 @@ async def teardown(settings: Settings, boot_id: str) -> None:
     if refused:
         raise WeftError(f"these links could not be deleted: {', '.join(refused)}")
     remove_journal(journal_path)
-    Path(settings.paths.socket).with_name("add-timeout").unlink(missing_ok=True)
-    shutil.rmtree(settings.paths.queue, ignore_errors=True)
+    Path(settings.paths.socket).with_name(TIMEOUT).unlink(missing_ok=True)
+    clear(Path(settings.paths.queue))
+    close_door(Path(settings.paths.query_socket))
     log.line("info", "the node is given back", links=len(names))
 
 
 async def close_boot(settings: Settings) -> None:
     """Load the rules that keep pod ranges from being forwarded; the agent replaces them."""
     refuse_beside_agent(Path(settings.paths.socket))
+    secure(settings, make=False)
     pools = await _pools(settings.paths.store)
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))

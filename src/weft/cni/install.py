@@ -1,21 +1,21 @@
 """Putting the launcher and the network's configuration where runtimes look for them.
 
 Rules: a file appears complete or not at all (written beside its place, then renamed), is not
-touched when it already has these bytes, and what is not ours is neither replaced nor removed.
+touched when it already has these bytes, what is not ours is neither replaced nor removed, and
+nothing is written to a directory that others than root can change (`kernel.files`).
 A launcher is ours when it contains MARK; a conflist is ours when it has exactly our bytes.
 `./dev up` and `weft install` call this; native/launcher is the launcher's source.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 
+from weft.kernel import files
 from weft.model.errors import Conflict, Invalid, NotFound
 
 LAUNCHER = Path(__file__).with_name("launcher")
@@ -69,10 +69,10 @@ def place_launcher(directory: Path, type_name: str = "weft", source: Path = LAUN
         raise Conflict(
             f"{place} exists and is not weft's; install under another type name, or move it away"
         )
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if present == wanted and stat.S_IMODE(place.stat().st_mode) == 0o755:
+    files.make_directory(directory, 0o755)
+    if present == wanted and _is_sound(place):
         return False
-    _replace(place, wanted, 0o755, durable=False)
+    files.replace(place, wanted, 0o755)
     return True
 
 
@@ -98,8 +98,8 @@ def write_conflist(path: Path, content: bytes = DEFAULT_CONFLIST, *, replace: bo
         return False
     if (present is not None or path.is_symlink()) and not replace:
         raise Conflict(f"{path} exists with other content; move it away or replace it explicitly")
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    _replace(path, content, 0o644, durable=True)
+    files.make_directory(path.parent, 0o755)
+    files.replace(path, content, 0o644, durable=True)
     return True
 
 
@@ -121,6 +121,13 @@ def _launcher_place(directory: Path, type_name: str) -> Path:
     return directory / type_name
 
 
+def _is_sound(place: Path) -> bool:
+    """Whether the launcher there is root's alone: under a second name somebody could keep it."""
+    found = place.stat()
+    root = found.st_uid in (0, os.geteuid())
+    return root and found.st_nlink == 1 and stat.S_IMODE(found.st_mode) == 0o755
+
+
 def _read_own(path: Path) -> bytes | None:
     """The content of a regular file; None where there is none, b"" for anything else."""
     try:
@@ -134,31 +141,3 @@ def _read_own(path: Path) -> bytes | None:
         return b""
     with open(descriptor, "rb") as file:
         return file.read(_LARGEST)
-
-
-def _replace(path: Path, content: bytes, mode: int, *, durable: bool) -> None:
-    """Writes beside the place and renames. The name begins with a dot and ends in .tmp: no runtime
-    takes it for a configuration."""
-    descriptor, unfinished = tempfile.mkstemp(
-        prefix=f".{path.name[:200]}.", suffix=".tmp", dir=path.parent
-    )
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), 0, 0)
-            if durable:
-                os.fsync(file.fileno())
-        os.rename(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(unfinished)
-        raise
-    if durable:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -74,6 +75,20 @@ def quarantine(path: Path) -> None:
 def drop(path: Path) -> None:
     """Takes a file out of the queue; one that is gone already is fine."""
     path.unlink(missing_ok=True)
+
+
+def clear(directory: Path) -> None:
+    """Remove the queue: its own files, and the directory if nothing else is in it."""
+    try:
+        names = os.listdir(directory) if not directory.is_symlink() else []
+    except OSError:  # none, or no directory: not ours
+        return
+    for name in names:
+        if name.endswith((SUFFIX, ".tmp", ".bad")):
+            with suppress(OSError):  # a directory of that name is somebody else's
+                os.unlink(directory / name)
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def _read_entry(holder: int, directory: Path, name: str) -> Queued | None:

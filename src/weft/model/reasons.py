@@ -269,6 +269,19 @@ REASONS: dict[str, Reason] = {
         summary="the label already has another value",
         action="repeat the command with --overwrite",
     ),
+    "unsafe-path": Reason(
+        cni=11,
+        early=True,
+        summary="a file or directory of weft's is a link, a pipe or the like, or others than root "
+        "can write it",
+        action="see who made what the message names, then move it away or give it to root alone",
+    ),
+    "not-permitted": Reason(
+        cni=999,
+        early=True,
+        summary="members of `socket.group` may read, and this would change something",
+        action="run it as root, e.g. with sudo",
+    ),
     "peer-fault": Reason(
         cni=11,
         early=False,

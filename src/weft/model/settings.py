@@ -18,6 +18,10 @@ from weft.model.names import check_name
 from weft.model.strict import convert_strictly
 
 SETTINGS_PATH = "/etc/weft/weft.yaml"
+MAX_GID = (1 << 32) - 2
+"""(gid_t)-1 means "do not change" to chown(2)."""
+OVERFLOW_GID = 65534
+"""What every group looks like that a user namespace does not have (user_namespaces(7))."""
 MIN_MTU = {"IPv4": 576, "IPv6": 1280}
 
 Family = Literal["auto", "on", "off"]
@@ -112,6 +116,18 @@ class RepairSettings(Section, frozen=True, kw_only=True):
     ] = False
 
 
+class SocketSettings(Section, frozen=True, kw_only=True):
+    """Who may ask the agent, beside root."""
+
+    group: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_GID)] | str,
+        Meta(
+            description="group, by name or number, whose members may read status and objects on "
+            "`paths.querySocket`, and change nothing; empty: root only"
+        ),
+    ] = ""
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     """What the agent writes to standard error."""
 
@@ -127,6 +143,13 @@ class PathSettings(Section, frozen=True, kw_only=True):
     """Where things are. Absolute paths."""
 
     socket: Annotated[str, Meta(description="the agent's unix socket")] = "/run/weft/agent.sock"
+    query_socket: Annotated[
+        str,
+        Meta(
+            description="the unix socket of `socket.group`; in a directory of its own, which only "
+            "root and the group may enter"
+        ),
+    ] = "/run/weft-query/query.sock"
     journal: Annotated[
         str, Meta(description="journal of attachments; of this boot, so below /run")
     ] = "/run/weft/journal.db"
@@ -146,6 +169,7 @@ class Settings(Section, frozen=True, kw_only=True):
     attach: AttachSettings = AttachSettings()
     ipam: IpamSettings = IpamSettings()
     repair: RepairSettings = RepairSettings()
+    socket: SocketSettings = SocketSettings()
     log: LogSettings = LogSettings()
     paths: PathSettings = PathSettings()
 
@@ -182,12 +206,31 @@ def check_settings(settings: Settings) -> None:
         raise _invalid(
             "ipam.cooldownFloor", "ipam.cooldownFloor: must not be longer than ipam.cooldown"
         )
-    for name in settings.paths.__struct_fields__:
-        path = getattr(settings.paths, name)
+    _check_sockets(settings)
+
+
+def _check_sockets(settings: Settings) -> None:
+    paths = settings.paths
+    for field in msgspec.structs.fields(PathSettings):
+        name, path = field.encode_name, getattr(paths, field.name)
         if not path.startswith("/") or "\0" in path or "/../" in f"{path}/":
             raise _invalid(f"paths.{name}", f"paths.{name}: must be an absolute path without '..'")
-    if len(settings.paths.socket.encode()) > 107:  # sun_path has 108 bytes with its NUL
-        raise _invalid("paths.socket", "paths.socket: longer than 107 bytes, a unix socket's limit")
+        # sun_path has 108 bytes with its NUL
+        if field.name.endswith("socket") and len(path.encode()) > 107:
+            raise _invalid(
+                f"paths.{name}", f"paths.{name}: longer than 107 bytes, a unix socket's limit"
+            )
+    if paths.query_socket.rpartition("/")[0] == paths.socket.rpartition("/")[0]:
+        raise _invalid(
+            "paths.querySocket",
+            "paths.querySocket: needs another directory than paths.socket, which is root's alone",
+        )
+    if settings.socket.group == OVERFLOW_GID:
+        raise _invalid(
+            "socket.group",
+            f"socket.group: {OVERFLOW_GID} stands for every group of a foreign user namespace; "
+            "make a group for this",
+        )
 
 
 def _invalid(field: str, message: str) -> Invalid:

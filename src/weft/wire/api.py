@@ -201,27 +201,42 @@ class Findings(Report, frozen=True, kw_only=True):
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """One method. `streams`: items of `result` come until the caller goes away."""
+    """One method. `streams`: items of `result` come until the caller goes away. `reads`: it changes
+    nothing and tells no secret, so members of `socket.group` may call it."""
 
     params: type[Params]
     result: type[Any]
     streams: bool = False
+    reads: bool = False
 
 
 METHODS: dict[str, Method] = {
-    "status": Method(params=Nothing, result=Status),
-    "events": Method(params=EventsParams, result=Objects),
-    "list": Method(params=ListParams, result=Objects),
-    "get": Method(params=GetParams, result=dict),
-    "watch": Method(params=WatchParams, result=WatchItem, streams=True),
+    "status": Method(params=Nothing, result=Status, reads=True),
+    "events": Method(params=EventsParams, result=Objects, reads=True),
+    "list": Method(params=ListParams, result=Objects, reads=True),
+    "get": Method(params=GetParams, result=dict, reads=True),
+    "watch": Method(params=WatchParams, result=WatchItem, streams=True, reads=True),
     "apply": Method(params=ApplyParams, result=Changed),
     "delete": Method(params=DeleteParams, result=Changed),
     "label": Method(params=LabelParams, result=Changed),
-    "ipam.show": Method(params=Nothing, result=IpamShow),
-    "ipam.check": Method(params=Nothing, result=IpamCheck),
+    "ipam.show": Method(params=Nothing, result=IpamShow, reads=True),
+    "ipam.check": Method(params=Nothing, result=IpamCheck, reads=True),
     "ipam.release": Method(params=ReleaseParams, result=Released),
-    "findings": Method(params=Nothing, result=Findings),
+    "findings": Method(params=Nothing, result=Findings, reads=True),
 }
+
+
+def check_permitted(method: str, group: str) -> None:
+    """Raise `WeftError` (reason not-permitted) where a member of `group` may not call the method;
+    "" is root, who may call all."""
+    known = METHODS.get(method)
+    if group and known is not None and not known.reads:
+        readable = ", ".join(name for name, each in METHODS.items() if each.reads)
+        raise WeftError(
+            f"members of group {group} may not call {method}, only what reads ({readable}); run "
+            "it as root, e.g. with sudo",
+            reason="not-permitted",
+        )
 
 
 def decode_params(method: str, data: Any) -> Params:
