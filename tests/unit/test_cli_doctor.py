@@ -87,6 +87,12 @@ def test_healthy_machine_has_nothing_wrong(host: Host) -> None:
     assert [each for each in findings_of(WELL, IpamCheck()) if each.level != "ok"] == []
 
 
+def test_kernel_older_than_any_that_weft_runs_on_is_bad(host: Host) -> None:
+    host.write("proc/sys/kernel/osrelease", "5.10.0-28-amd64\n")
+    found = next(each for each in host.ill() if each.id == "kernel")
+    assert (found.level, found.mend) == ("bad", "boot Linux 5.15 or newer")
+
+
 def test_configuration_that_shadows_ours_is_named(host: Host) -> None:
     host.write("etc/cni/net.d/05-bridge.conf", '{"type": "bridge"}')
     found = host.only()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from weft.model.kernel_release import unsupported
@@ -72,3 +76,17 @@ def test_a_release_that_cannot_be_read_is_refused_as_unknown(release: str) -> No
     said = unsupported(release) or ""
     assert "cannot tell" in said
     assert len(said) < 400
+
+
+OLD = ["setarch", os.uname().machine, "--uname-2.6"]
+"""Runs a program with the release that the kernel tells programs of long ago: 2.6.something."""
+
+
+@pytest.mark.parametrize("command", [["weft.main", "agent"], ["weft.lab.demo", "up"]])
+def test_agent_and_up_refuse_an_old_kernel(command: list[str]) -> None:
+    """Before anything is touched: no privileges are needed to be told."""
+    argv = [*OLD, sys.executable, "-m", *command]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "this kernel is Linux 2.6." in done.stderr
+    assert "5.15 or newer" in done.stderr

@@ -47,6 +47,7 @@ from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
 from weft.kernel import sysctl
 from weft.model.errors import PeerFault, WeftError
+from weft.model.kernel_release import require_supported
 from weft.model.settings import SETTINGS_PATH, Settings
 from weft.render.sets import TABLE
 from weft.store.contract import Store
@@ -202,6 +203,7 @@ class Service:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
+    require_supported(os.uname().release)
     # before anything is opened: nothing of a living agent may be touched
     refuse_beside_agent(Path(settings.paths.socket))
     service = Service(settings)

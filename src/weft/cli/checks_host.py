@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from weft.cli.machine import Machine
 from weft.model.addresses import Prefix
 from weft.model.attachment import LINK_PREFIX
+from weft.model.kernel_release import unsupported
 from weft.wire.api import Finding
 
 FEATURES = {
@@ -47,6 +48,8 @@ OLDEST_TIME = 1_735_689_600  # 2025-01-01: no release of weft is older
 def kernel_features(machine: Machine) -> Iterator[Finding]:
     """What the kernel must have. Unknown is said to be unknown."""
     release = machine.kernel()
+    if (old := unsupported(release)) is not None:
+        yield Finding(id="kernel", level="bad", text=old, mend="boot Linux 5.15 or newer")
     symbols = machine.text("/proc/kallsyms") or ""
     modules = "".join(
         machine.text(f"/lib/modules/{release}/modules.{kind}") or "" for kind in ("dep", "builtin")

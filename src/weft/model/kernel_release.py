@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+from weft.model.errors import Unsupported
+
 OLDEST = (5, 15)
 BACKPORTED = 427
 """The first build of `5.14.0-BUILD.el9` that counts: that of version 9.4."""
@@ -40,3 +42,9 @@ def unsupported(release: str) -> str | None:
         f"this kernel is Linux {release[:64]}, and weft needs {oldest} or newer (or 5.14.0-"
         f"{BACKPORTED}.el9 or newer, of version 9.4); boot a newer kernel"
     )
+
+
+def require_supported(release: str) -> None:
+    """Raise Unsupported, reason `unsupported-kernel`, unless weft runs on this kernel."""
+    if (why := unsupported(release)) is not None:
+        raise Unsupported(why, reason="unsupported-kernel")

@@ -149,6 +149,12 @@ REASONS: dict[str, Reason] = {
         summary="this node, kernel or release cannot do what was asked",
         action="see `weft status` for the node's capabilities",
     ),
+    "unsupported-kernel": Reason(
+        cni=2,
+        early=True,
+        summary="the kernel of this machine is older than weft is made for; nothing was touched",
+        action="boot Linux 5.15 or newer; `weft doctor` says whether it has what weft needs",
+    ),
     "not-found": Reason(
         cni=3,
         early=True,

@@ -14,6 +14,7 @@ from weft.lab.demo import containers, outside, places, probe, service
 from weft.lab.demo.containers import Attached
 from weft.lab.demo.record import Record, give_back
 from weft.model.errors import Conflict, NotFound
+from weft.model.kernel_release import require_supported
 
 NEXT = """
 The network is running. To go on:
@@ -29,6 +30,7 @@ The network is running. To go on:
 
 def up() -> None:
     """The whole story, told on standard output."""
+    require_supported(os.uname().release)
     record = Record()
     begin(record)
     say(f"agent: starting {'by systemd' if service.has_systemd() else f'(log {places.LOG})'}")
