@@ -14,6 +14,17 @@
 _Static_assert(sizeof SOCKET_PATH <= sizeof((struct sockaddr_un *)0)->sun_path,
                "the socket's path fits its address");
 
+/* Whether root listens, or we do: anybody else's answers are not worth asking for. The kernel keeps
+ * who it was that called listen(2) (unix(7), SO_PEERCRED). */
+static bool is_own_agent(int fd)
+{
+    struct ucred listener;
+    socklen_t length = sizeof listener;
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &length) == 0
+           && (listener.uid == 0 || listener.uid == geteuid());
+}
+
 /* A unix connect waits only while the agent's backlog is full, and for that SO_SNDTIMEO is the
  * limit (EAGAIN when it passes). */
 static int connect_agent(int limit)
@@ -34,7 +45,11 @@ static int connect_agent(int limit)
         errno = why;
         return -1;
     }
-    return fd;
+    if (is_own_agent(fd))
+        return fd;
+    close(fd);
+    errno = EPERM;
+    return -1;
 }
 
 static ssize_t send_some(int fd, const void *data, size_t length, int descriptor)

@@ -7,6 +7,7 @@
  */
 #include "call.h"
 #include "report.h"
+#include "run.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -55,9 +56,12 @@ static int add_limit(void)
 {
     char text[8];
     int seconds = 0;
-    int fd = open(WEFT_RUN_DIR "/add-timeout", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int run = open_run(false);
+    int fd = run < 0 ? -1 : open_own_file(run, "add-timeout");
     ssize_t length;
 
+    if (run >= 0)
+        close(run);
     if (fd < 0)
         return ADD_LIMIT;
     length = read(fd, text, sizeof text);

@@ -1,7 +1,8 @@
 #include "queue.h"
 
 #include "identity.h"
-#include "protocol.h"
+#include "report.h"
+#include "run.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -11,42 +12,56 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A directory that only its owner, who is us or root, can change. */
-static int open_own_directory(int parent, const char *path)
+/* Takes `name` out of the way under the first free name NAME.unsafe-N: whatever it is, it is
+ * nothing that a launcher made, and a person may look at it. */
+static bool set_aside(int directory, const char *name)
 {
-    struct stat is;
-    int why = EPERM;
-    int fd = openat(parent, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char aside[HEX_CHARACTERS + 32];
 
-    if (fd < 0)
-        return -1;
-    if (fstat(fd, &is) < 0)
-        why = errno;
-    else if ((is.st_uid == 0 || is.st_uid == geteuid()) && (is.st_mode & (S_IWGRP | S_IWOTH)) == 0)
-        return fd;
-    close(fd);
-    errno = why;
-    return -1;
+    for (int number = 1; number < 100; number++) {
+        struct stat is;
+
+        snprintf(aside, sizeof aside, "%s.unsafe-%d", name, number);
+        if (fstatat(directory, aside, &is, AT_SYMLINK_NOFOLLOW) == 0)
+            continue;
+        return errno == ENOENT && renameat(directory, name, directory, aside) == 0;
+    }
+    return false;
 }
 
-/* With `make` the directories are made where they are missing. What kept them from being made is
- * what errno says then, not that they are missing. */
+/* With `make` the directories are made where they are missing, and a queue that is no directory
+ * of root's alone makes place for one: a DEL must not fail for it. */
 static int open_queue(bool make)
 {
-    int run, queue, why = 0;
+    int run = open_run(make);
+    int queue, why = 0;
 
-    if (make && mkdir(WEFT_RUN_DIR, 0700) < 0 && errno != EEXIST)
+    if (run < 0)
+        return -1;
+    if (make && mkdirat(run, "queue", 0700) < 0 && errno != EEXIST)
         why = errno;
-    run = open_own_directory(AT_FDCWD, WEFT_RUN_DIR);
-    if (run >= 0 && make && mkdirat(run, "queue", 0700) < 0 && errno != EEXIST)
-        why = errno;
-    queue = run >= 0 ? open_own_directory(run, "queue") : -1;
+    queue = open_own_directory(run, "queue");
+    if (queue < 0 && make && (errno == EPERM || errno == ELOOP || errno == ENOTDIR)
+        && set_aside(run, "queue")) {
+        note("the queue of deletions was not root's alone; it is set aside");
+        if (mkdirat(run, "queue", 0700) < 0 && errno != EEXIST)
+            why = errno;
+        queue = open_own_directory(run, "queue");
+    }
     if (why == 0)
         why = errno;
-    if (run >= 0)
-        close(run);
+    close(run);
     errno = why;
     return queue;
+}
+
+/* A directory of the entry's name would keep a file from taking its place. */
+static bool put_in_place(int directory, const char *unfinished, const char *finished)
+{
+    return renameat(directory, unfinished, directory, finished) == 0
+           || ((errno == EISDIR || errno == ENOTEMPTY || errno == EEXIST)
+               && set_aside(directory, finished)
+               && renameat(directory, unfinished, directory, finished) == 0);
 }
 
 bool queue_put(const char *hex, const void *frame, size_t length)
@@ -70,7 +85,7 @@ bool queue_put(const char *hex, const void *frame, size_t length)
         done = false;
         why = errno;
     }
-    if (done && renameat(directory, unfinished, directory, finished) < 0) {
+    if (done && !put_in_place(directory, unfinished, finished)) {
         done = false;
         why = errno;
     }

@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,45 @@ def test_an_add_timeout_that_is_no_number_in_range_is_ignored(
     launcher: Launcher, text: str
 ) -> None:
     (launcher.run_dir / "add-timeout").write_text(text)
+    begun = time.monotonic()
+    with launcher.agent(stay_silent):
+        assert launcher.call("ADD").error()["code"] == 11
+    assert 0.25 < time.monotonic() - begun < 0.9
+
+
+def _by_link(path: Path) -> None:
+    path.with_name("other").write_text("600\n")
+    path.symlink_to("other")
+
+
+def _by_second_name(path: Path) -> None:
+    path.with_name("other").write_text("600\n")
+    os.link(path.with_name("other"), path)
+
+
+def _writable(path: Path) -> None:
+    path.write_text("600\n")
+    path.chmod(0o666)
+
+
+def _strangers(path: Path) -> None:
+    path.write_text("600\n")
+    os.chown(path, 65534, 65534)
+
+
+def _zeros(path: Path) -> None:
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [_by_link, _by_second_name, _writable, _strangers, _zeros, Path.mkdir, os.mkfifo],
+    ids=["link", "second name", "writable", "stranger's", "device", "directory", "pipe"],
+)
+def test_an_add_timeout_that_root_did_not_write_is_ignored(
+    launcher: Launcher, plant: Callable[[Path], None]
+) -> None:
+    plant(launcher.run_dir / "add-timeout")
     begun = time.monotonic()
     with launcher.agent(stay_silent):
         assert launcher.call("ADD").error()["code"] == 11

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -180,17 +181,92 @@ def spoil_with_fifo(launcher: Launcher, at: Path) -> None:
     os.mkfifo(at)
 
 
-@pytest.mark.parametrize(
-    "spoil", [spoil_with_link, spoil_with_open_mode, spoil_with_owner, spoil_with_fifo]
-)
-def test_an_untrustworthy_queue_is_not_used_and_the_delete_not_lost(
+SPOILERS = [spoil_with_link, spoil_with_open_mode, spoil_with_owner, spoil_with_fifo]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_an_untrustworthy_queue_is_set_aside_and_the_delete_not_lost(
     launcher: Launcher, spoil: Callable[[Launcher, Path], None]
 ) -> None:
     spoil(launcher, launcher.queue)
+    run = launcher.call("DEL")
+    assert (run.status, run.stdout) == (0, b"")
+    assert b"set aside" in run.stderr
+    only_queued(launcher)
+    assert os.path.lexists(launcher.run_dir / "queue.unsafe-1")
+    assert list((launcher.home / "elsewhere").glob("*")) == []
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_an_untrustworthy_run_directory_is_not_used_and_the_delete_not_lost(
+    launcher: Launcher, spoil: Callable[[Launcher, Path], None]
+) -> None:
+    launcher.run_dir.rmdir()
+    spoil(launcher, launcher.run_dir)
     error = launcher.call("DEL").error()
     assert error["code"] == 11
     assert "could not be queued" in error["msg"]
     assert list((launcher.home / "elsewhere").glob("*")) == []
+    if launcher.run_dir.is_symlink() or not launcher.run_dir.is_dir():
+        launcher.run_dir.unlink()
+
+
+def test_a_directory_in_place_of_a_queued_delete_makes_place(launcher: Launcher) -> None:
+    launcher.queue.mkdir(mode=0o700)
+    blocking = queued_path(launcher.queue, KEY)
+    (blocking / "full").mkdir(parents=True)
+    assert launcher.call("DEL").status == 0
+    blocking.with_name(blocking.name + ".unsafe-1").rename(launcher.home / "was")
+    only_queued(launcher)
+
+
+def test_a_run_directory_in_one_that_others_may_change_is_not_used(launcher: Launcher) -> None:
+    launcher.home.chmod(0o777)
+    try:
+        assert launcher.call("DEL").error()["code"] == 11
+        launcher.home.chmod(0o1777)  # each his own, as in /tmp
+        assert launcher.call("DEL").status == 0
+    finally:
+        launcher.home.chmod(0o700)
+
+
+def _listen_as_stranger(path: Path, ready: int) -> None:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        os.write(ready, b"x")
+        while True:
+            peer, _ = listener.accept()
+            peer.sendall(encode_cni_answer(CniAnswer(status=0, stdout=b"{}")))
+            peer.close()
+
+
+def test_an_agent_that_is_not_roots_is_not_asked(launcher: Launcher) -> None:
+    launcher.run_dir.chmod(0o777)
+    launcher.home.chmod(0o755)
+    ready, report = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _listen_as_stranger(launcher.socket, report)
+        finally:
+            os._exit(1)
+    try:
+        os.close(report)
+        assert os.read(ready, 1) == b"x"
+        launcher.run_dir.chmod(0o700)
+        assert launcher.call("ADD").error()["code"] == 11
+        assert launcher.call("STATUS").error()["code"] == 50
+        assert launcher.call("DEL").status == 0
+        only_queued(launcher)
+    finally:
+        os.close(ready)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        launcher.home.chmod(0o700)
 
 
 def test_a_symbolic_link_in_the_queue_is_replaced_and_never_followed(launcher: Launcher) -> None:

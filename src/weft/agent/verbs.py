@@ -21,7 +21,7 @@ from weft.agent.ground import Ground
 from weft.agent.server import Connection
 from weft.agent.turns import Turns
 from weft.model.attachment import AttachmentKey
-from weft.model.errors import NotReady, WeftError
+from weft.model.errors import Invalid, NotReady, WeftError
 from weft.wire.cni import (
     Command,
     Request,
@@ -191,6 +191,17 @@ def _told(error: Exception) -> WeftError:
     return told
 
 
+_FREE = ("CNI_ARGS", "args.cni", "runtimeConfig", "labels", "ipam")
+"""Fields in which people put what they like: tokens, too."""
+
+
+def _for_log(error: WeftError) -> str:
+    """The error without what a free field held: the caller is told, the log keeps no secret."""
+    if isinstance(error, Invalid) and error.field.startswith(_FREE):
+        return f"{error.field}: its value is not valid; the runtime was told why"
+    return error.message
+
+
 class _Session:
     """One request on its connection; owns the descriptor of the container's namespace."""
 
@@ -245,7 +256,7 @@ class _Session:
         about = str(self.request.key) if self.request and self.request.container_id else ""
         self._verbs._log.line(
             "info" if error is None else "warning",
-            verb if error is None else f"{verb}: {error.message}",
+            verb if error is None else f"{verb}: {_for_log(error)}",
             attachment=about,
             outcome=outcome,
             ms=round((time.perf_counter() - self._begun) * 1000, 2),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from weft.model.errors import Invalid, NotFound, NotReady, PeerFault, WeftError
@@ -25,15 +27,22 @@ from weft.wire.local import (
 )
 
 SOCKET = "/run/weft/agent.sock"
+QUERY_SOCKET = "/run/weft-query/query.sock"
+"""Where the agent answers members of `socket.group`."""
 PATIENCE = 20.0  # seconds for an answer
 READ_SIZE = 1 << 16
+_CREDENTIALS = struct.Struct("=iII")
 
 
 class Client:
-    """Calls of the agent on the socket at `path`."""
+    """Calls of the agent on the socket at `path`, or at `second` for who may not reach the first:
+    unless another is named, root's socket and then the one of `socket.group`."""
 
-    def __init__(self, path: str = SOCKET, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, path: str = SOCKET, *, second: str | None = None, patience: float = PATIENCE
+    ) -> None:
         self.path = path
+        self.second = second if second is not None else QUERY_SOCKET if path == SOCKET else ""
         self.patience = patience
 
     def call(self, method: str, params: Params) -> Any:
@@ -77,20 +86,30 @@ class Client:
         return connection
 
     def _connect(self) -> socket.socket:
+        try:
+            return self._reach(self.path)
+        except PermissionError:
+            pass
+        except OSError as error:
+            raise self._absent(error) from None
+        if self.second:
+            with suppress(OSError):
+                return self._reach(self.second)
+        raise WeftError(
+            f"{self.path}: permission denied; the agent answers to root, and to members of the "
+            "group that its setting socket.group names: run as root, e.g. with sudo",
+            reason="agent-absent",
+        )
+
+    def _reach(self, path: str) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self.patience)
         try:
-            connection.connect(self.path)
-        except PermissionError:
+            connection.connect(path)
+            _check_listener(connection, path)
+        except BaseException:
             connection.close()
-            raise WeftError(
-                f"{self.path}: permission denied; the agent answers to root only: run as root, "
-                "e.g. with sudo",
-                reason="agent-absent",
-            ) from None
-        except OSError as error:
-            connection.close()
-            raise self._absent(error) from None
+            raise
         return connection
 
     def _absent(self, error: OSError) -> NotReady:
@@ -121,6 +140,19 @@ class Client:
             if not data:
                 return
             yield from frames.feed(data)
+
+
+def _check_listener(connection: socket.socket, path: str) -> None:
+    """Raise WeftError where neither root nor this user listens: the kernel keeps who it was that
+    called listen(2) (unix(7), SO_PEERCRED)."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(packed)
+    if uid not in (0, os.geteuid()):
+        raise WeftError(
+            f"user {uid} listens on {path}, not the agent; nothing was asked: see who made it, "
+            "and remove it",
+            reason="unsafe-path",
+        )
 
 
 def _value(frame: Frame) -> Any:

@@ -17,11 +17,13 @@ from typing import assert_never
 
 import msgspec
 
+from weft.kernel import files
 from weft.lab import entering, libc
 from weft.lab.demo import places
-from weft.model.errors import Conflict, Unsupported
+from weft.model.errors import Conflict, NotFound, Unsupported
 
 FORMAT = 1
+LARGEST = 64 << 20  # octets of a record, and of a file that `up` places
 
 
 class _Thing(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -75,10 +77,10 @@ class Record:
 
     def begin(self) -> None:
         """Start a record, or go on with the one that an earlier `up` began."""
-        if self.path.exists():
+        if os.path.lexists(self.path):
             list(self.things())
-            if not self.path.read_bytes().endswith(b"\n"):  # cut off by a kill
-                with self.path.open("ab") as file:
+            if not self._content().endswith(b"\n"):  # cut off by a kill
+                with files.append(self.path) as file:
                     file.write(b"\n")
             return
         home = self.path.parent
@@ -88,24 +90,21 @@ class Record:
                 f"{home} holds the state of another installation of weft; "
                 "stop that one and move its state away first"
             )
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.make_directory(home)
         self.note(Format(path=str(self.path), version=FORMAT))
         self.note(Tree(path=str(home), existed=existed))
 
     def note(self, thing: Thing) -> None:
         """Write one line through to the disk."""
         line = msgspec.json.encode(thing) + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(self.path, flags, 0o600), "ab") as file:
+        with files.append(self.path) as file:
             file.write(line)
-            file.flush()
             os.fsync(file.fileno())
 
     def things(self) -> Iterator[Thing]:
-        """All lines in order. Raises Unsupported for a record of a newer form."""
-        if not self.path.exists():
-            return
-        for line in self.path.read_bytes().splitlines():
+        """All lines in order. Raises Unsupported for a record of a newer form, Conflict for one
+        that others than root may have written: what it lists is removed."""
+        for line in self._content().splitlines():
             try:
                 thing: Thing = msgspec.json.decode(line, type=Thing)
             except msgspec.DecodeError:
@@ -116,6 +115,12 @@ class Record:
                     "run `./dev down` of the checkout that ran `./dev up`"
                 )
             yield thing
+
+    def _content(self) -> bytes:
+        try:
+            return files.read(self.path, LARGEST)
+        except NotFound:
+            return b""
 
     def directory(self, path: Path) -> None:
         """Make a directory and its parents, each on record if it was not there."""
@@ -181,10 +186,12 @@ def digest(content: bytes) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """The digest of what is at `path`: a link's target, a file's content."""
+    """The digest of what is at `path`: a link's target, a file's content; "", which no file has,
+    for anything else."""
     if path.is_symlink():
         return digest(os.fsencode(os.readlink(path)))
-    return digest(path.read_bytes())
+    content = files.glance(path, LARGEST)
+    return "" if content is None else digest(content)
 
 
 def give_back(things: list[Thing], own: frozenset[str] = OWN_TREES) -> list[str]:

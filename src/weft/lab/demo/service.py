@@ -10,13 +10,13 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from functools import partial
 
+from weft.kernel import files
 from weft.lab.demo import containers, places
 from weft.lab.demo.record import Record
 from weft.lab.nodes import start_time
-from weft.model.errors import NotReady
+from weft.model.errors import NotFound, NotReady
 
 READY_WITHIN = 20.0
 GONE_WITHIN = 15.0
@@ -67,16 +67,15 @@ def log_tail(lines: int = 15) -> str:
     if has_systemd():
         command = ["journalctl", "--unit", "weft", "--lines", str(lines), "--no-pager"]
         return subprocess.run(command, capture_output=True, text=True).stdout
-    with suppress(FileNotFoundError):
-        return "\n".join(places.LOG.read_text(errors="replace").splitlines()[-lines:])
-    return ""
+    text = files.glance(places.LOG, 64 << 20) or b""
+    return "\n".join(text.decode(errors="replace").splitlines()[-lines:])
 
 
 def _install_units(record: Record) -> None:
     for name in places.UNIT_NAMES:
         content = (places.CHECKOUT / "deploy" / name).read_bytes()
         path = places.UNITS / name
-        record.file(path, content, partial(path.write_bytes, content))
+        record.file(path, content, partial(files.replace, path, content, 0o644))
 
 
 def _systemctl(*arguments: str) -> None:
@@ -87,7 +86,7 @@ def _systemctl(*arguments: str) -> None:
 
 def _supervise() -> None:
     keeper = places.CHECKOUT / "deploy" / "weft-supervise"
-    with places.LOG.open("ab") as log:
+    with files.append(places.LOG) as log:
         subprocess.Popen(
             [str(keeper), str(places.SUPERVISOR), str(places.ON_PATH), "agent"],
             stdin=subprocess.DEVNULL,
@@ -101,9 +100,9 @@ def _supervise() -> None:
 
 def _supervisor() -> tuple[int, int]:
     try:
-        pid, began = places.SUPERVISOR.read_text().split()
+        pid, began = files.read(places.SUPERVISOR, 100).split()
         return int(pid), int(began)
-    except (FileNotFoundError, ValueError):  # never started, or killed while writing
+    except (NotFound, ValueError):  # never started, or killed while writing
         return 0, 0
 
 

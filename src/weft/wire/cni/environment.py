@@ -171,12 +171,12 @@ def _args(text: str, strict: bool) -> Args:
     if not text:
         return ()
     pairs: dict[str, str] = {}
-    for item in text.split(";"):
+    for number, item in enumerate(text.split(";"), 1):
         key, equals, value = item.partition("=")
         if key and equals and "=" not in value:
             pairs[key] = value
-        elif strict:
-            raise invalid(f"CNI_ARGS: invalid pair {printable(item)}; use KEY=VALUE", "CNI_ARGS")
+        elif strict:  # named by its place: what it holds may be a secret, and errors are logged
+            raise invalid(f"CNI_ARGS: invalid pair, number {number}; use KEY=VALUE", "CNI_ARGS")
     if strict and not _ignores_unknown(pairs.get("IgnoreUnknown", "0")):
         unknown = [key for key in pairs if key not in ARGS_KNOWN]
         if unknown:
