@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,6 +65,29 @@ static bool put_in_place(int directory, const char *unfinished, const char *fini
                && renameat(directory, unfinished, directory, finished) == 0);
 }
 
+/* A new file that is locked as long as it is being written: one that nobody has locked is what a
+ * killed launcher left, and whoever drains the queue removes it. The drain may take the lock, and
+ * the file, in the moment before we do. */
+static int open_unfinished(int directory, const char *name)
+{
+    struct stat is;
+
+    for (int tries = 0; tries < 3; tries++) {
+        int file;
+
+        /* a leftover of the same pid is from a launcher that was killed half way */
+        unlinkat(directory, name, 0);
+        file = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (file < 0)
+            return -1;
+        if (flock(file, LOCK_EX | LOCK_NB) == 0 && fstat(file, &is) == 0 && is.st_nlink == 1)
+            return file;
+        close(file);
+    }
+    errno = EAGAIN;
+    return -1;
+}
+
 bool queue_put(const char *hex, const void *frame, size_t length)
 {
     char unfinished[HEX_CHARACTERS + 32], finished[HEX_CHARACTERS + 8];
@@ -75,22 +99,17 @@ bool queue_put(const char *hex, const void *frame, size_t length)
         return false;
     snprintf(unfinished, sizeof unfinished, "%s.%d.tmp", hex, (int)getpid());
     snprintf(finished, sizeof finished, "%s.req", hex);
-    /* a leftover of the same pid is from a launcher that was killed half way */
-    unlinkat(directory, unfinished, 0);
-    file = openat(directory, unfinished, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                  0600);
+    file = open_unfinished(directory, unfinished);
     done = file >= 0 && write_all(file, frame, length, now() + 1000);
     why = errno;
-    if (file >= 0 && close(file) < 0 && done) {
-        done = false;
-        why = errno;
-    }
     if (done && !put_in_place(directory, unfinished, finished)) {
         done = false;
         why = errno;
     }
     if (!done && file >= 0)
         unlinkat(directory, unfinished, 0);
+    if (file >= 0)
+        close(file); /* and gives up the lock */
     close(directory);
     errno = why;
     return done;

@@ -77,6 +77,21 @@ def test_an_add_after_a_queued_deletion_of_the_same_key_survives_the_drain(host:
     host.drop("again")
 
 
+def test_a_deletion_queued_beside_a_living_agent_is_made_up_for_soon(host: Host) -> None:
+    """A launcher that cannot reach the agent, though it lives, has no start to wait for."""
+    address = host.add("pod").addresses[0]
+    host.shell("mv /run/weft/agent.sock /run/weft/agent.aside")
+    assert host.send(ask("DEL", "pod")).status == 0
+    host.shell("mv /run/weft/agent.aside /run/weft/agent.sock")
+    assert host.pod_links == set()
+    deadline = time.monotonic() + 1.0 * SLACK
+    while address in host.guarded() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert address not in host.guarded()
+    assert list(host.node.path("/run/weft/queue").iterdir()) == []
+    host.unmake(["pod"])
+
+
 def test_calls_to_a_hanging_agent_end_at_the_launchers_limits(
     new_host: Callable[..., Host],
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -83,11 +84,13 @@ def test_links_pipes_and_directories_are_never_read(directory: Path, tmp_path: P
 
 
 def test_unfinished_files_stay_while_their_writer_may_live(directory: Path) -> None:
-    (directory / "new.1.tmp").touch()
-    (directory / "old.2.tmp").touch()
-    os.utime(directory / "old.2.tmp", (1, 1))
+    (directory / "left.2.tmp").touch()
+    with (directory / "new.1.tmp").open("wb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert read_queue(directory) == []
+        assert [path.name for path in directory.iterdir()] == ["new.1.tmp"]
     assert read_queue(directory) == []
-    assert [path.name for path in directory.iterdir()] == ["new.1.tmp"]
+    assert list(directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o722, 0o702, 0o777])

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import socket
@@ -40,6 +41,7 @@ from weft.agent.teardown import close_boot, refuse_beside_agent, teardown
 from weft.agent.turns import Turns
 from weft.agent.verbs import Verbs
 from weft.agent.watch import Watcher
+from weft.cni.queue import changed_at
 from weft.drivers.engine import Engine
 from weft.drivers.removal import Looking, delete_links
 from weft.drivers.rules import RulesTransport
@@ -54,7 +56,8 @@ from weft.store.contract import Store
 from weft.store.sqlite import SqliteStore
 from weft.wire.local import Frame, Kind, decode_cni_request
 
-QUEUE_LOOK = 20.0  # seconds between two looks into the queue of deletions
+QUEUE_LOOK = 1.0  # seconds between two looks whether the queue of deletions has changed
+LOOKS_APART = 20  # every so many looks everything else is looked at, too
 BOOT_ID = "kernel/random/boot_id"
 
 
@@ -150,14 +153,20 @@ class Service:
         await self.recovery.drain(Path(self.settings.paths.queue))
 
     async def _keep_house(self) -> None:
-        """A launcher that gave up on a hung agent has queued its DEL, and a kernel that refused
-        the node's rules may take them now: look now and then."""
+        """A launcher that could not speak with us, or gave up on us, has queued its DEL, and a
+        kernel that refused the node's rules may take them now: look now and then."""
         await self.readers.open()
-        while True:
+        queue = Path(self.settings.paths.queue)
+        seen = 0
+        for look in itertools.count(1):
             await asyncio.sleep(QUEUE_LOOK)
+            whole = look % LOOKS_APART == 0
             try:
-                self._try_again()
-                await self._drain()
+                if whole:
+                    self._try_again()
+                if (now := changed_at(queue)) != seen or whole:
+                    seen = now
+                    await self._drain()
             except OSError as error:  # /run is full or gone: the next look may find it well
                 self.log.event("error", "HouseNotKept", "node", str(error))
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from weft.cli.crash_sweep import crash_sweep
 from weft.lab import cluster, matrix
 from weft.lab.cluster import Lab
 from weft.model.errors import Invalid
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+app.command("crash-sweep")(crash_sweep)
 Name = Annotated[str, typer.Option("--name", help="Which lab; several can exist beside another.")]
 
 

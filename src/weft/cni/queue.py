@@ -6,6 +6,7 @@ launcher that found nobody listening writes its file and knocks once more, so no
 A file may outlive its purpose (an agent that hung, then worked on): before acting on one, compare
 `request.started_ns` with the time of the attachment's ADD, and leave a later ADD alone.
 
+A file is written beside its place, under a lock that its writer's death gives up, and renamed.
 Reading trusts nothing: regular files of root (or our own user) only, never through links, bounded;
 whatever else is there is renamed to .bad and left for a person. The writer is
 native/launcher/queue.c.
@@ -13,9 +14,9 @@ native/launcher/queue.c.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from weft.wire.local import MAX_REQUEST, CniRequest, Frames, Kind, decode_cni_re
 
 SUFFIX = ".req"
 _HEADER = 12
-_STALE = 60.0  # seconds after which an unfinished file's writer is surely gone
 
 
 class Queued(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +65,14 @@ def read_queue(directory: Path) -> list[Queued]:
         os.close(holder)
     waiting = [one for one in found if one is not None]
     return sorted(waiting, key=lambda one: one.request.started_ns)
+
+
+def changed_at(directory: Path) -> int:
+    """When a file came or went, in nanoseconds; 0 where there is no queue. Cheap: one stat."""
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def quarantine(path: Path) -> None:
@@ -141,9 +149,16 @@ def _quarantine(holder: int, name: str) -> None:
 
 
 def _clear_unfinished(holder: int, name: str) -> None:
+    """Remove what a killed launcher left half written; one that lives has its file locked."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        age = time.time() - os.stat(name, dir_fd=holder, follow_symlinks=False).st_mtime
-        if age > _STALE:
-            os.unlink(name, dir_fd=holder)
+        descriptor = os.open(name, flags, dir_fd=holder)
     except OSError:
         return  # renamed into place in this moment, or no file at all
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=holder)
+    except OSError:
+        return  # being written, or just renamed into place
+    finally:
+        os.close(descriptor)

@@ -65,7 +65,7 @@ def take(network: str | Path = entering.OWN, state: Sequence[str | Path] = STATE
     found: Snapshot = {}
     with entering.network(network):
         for name, argv in _IP.items():
-            found[name] = _items(entering.output(entering.OWN, argv))
+            found[name] = items(entering.output(entering.OWN, argv))
         if shutil.which("nft"):
             found["nftables"] = Counter(_ruleset(entering.output(entering.OWN, _NFT)))
         found["sysctls"] = Counter(_sysctls())
@@ -73,7 +73,8 @@ def take(network: str | Path = entering.OWN, state: Sequence[str | Path] = STATE
     return found
 
 
-def _items(text: str) -> Counter[str]:
+def items(text: str) -> Counter[str]:
+    """What iproute2 printed as JSON, without what changes by itself."""
     entries = json.loads(text) if text.strip() else []
     return Counter(_canonical(entry) for entry in entries if entry and not _is_membership(entry))
 

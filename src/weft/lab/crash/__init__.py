@@ -1,0 +1,13 @@
+"""The crash sweep: every verb, stopped or failed at each system call that has an effect.
+
+    effects     which system calls count as an effect, and why
+    faults      what is done at one: a kill, or an errno, once or for good
+    tracing     strace around the launcher or on the living agent: points found, faults injected
+    stage       a lab node with agent and bystander pods, and how it is looked at
+    traffic     datagrams among the bystanders, which must not be lost
+    verbs       what stands before a verb, and what the verb is
+    aftermath   what comes after the fault - DEL, ADD, GC, a new agent - and what must be true then
+    sweep       all points of all verbs; report    a table for people, JSON for programs
+
+`weft lab crash-sweep` comes here; docs/crash-safety.md says what is promised.
+"""
