@@ -132,6 +132,7 @@ def test_a_newer_format_is_refused_and_nothing_is_touched(path: Path) -> None:
     fill(path)
     database = sqlite3.connect(path)
     database.execute("UPDATE format SET version = ?", (FORMAT + 1,))
+    database.execute(f"PRAGMA user_version = {FORMAT + 1}")
     database.commit()
     database.close()
     before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
@@ -189,7 +190,6 @@ def test_a_damaged_file_is_kept_aside_and_reported(path: Path, damage: object) -
     report, count = reopened_report(path)
     aside = path.parent / "store.db.damaged-1"
     assert str(aside) in report
-    assert "apply your manifests again" in report
     assert count == 0
     assert aside.read_bytes()[:4096] == broken[:4096]
     fill(path)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 
 from weft.agent.events import Log
+from weft.agent.mirror import Mirror
 from weft.agent.node import Node
 from weft.ipam import audit, defaults
 from weft.ipam import request as ask
@@ -25,7 +26,7 @@ from weft.kernel.host import Network
 from weft.model.addresses import Address
 from weft.model.attachment import Assigned, Attachment, AttachmentKey, PodRef
 from weft.model.errors import Conflict, Exhausted, NotReady, WeftError
-from weft.model.ip_block import IPBlock, block_prefix, new_block
+from weft.model.ip_block import IPBlock, block_name, block_prefix, new_block
 from weft.model.ip_pool import IPPool, pool_prefix
 from weft.model.kinds import from_bytes, key_of, object_key, prefix_of_kind, to_bytes
 from weft.model.metadata import DEFAULT_NAMESPACE, Metadata, Object
@@ -68,6 +69,7 @@ class Addresses:
         self._revision = 0
         self._watching: asyncio.Task[None] | None = None
         self.changed: Callable[[], None] = lambda: None
+        self.mirror: Mirror | None = None
         node.full = self.exhausted
 
     # -- from the store -------------------------------------------------------------------------
@@ -84,6 +86,28 @@ class Addresses:
         for item in listing.items:
             self._take_in(item.key, item.value, item.revision)
         self._revision = listing.revision
+        if self.mirror is not None:
+            self.mirror.listed(item.key for item in listing.items)
+
+    async def hold(self) -> None:
+        """Claim again the blocks of addresses that are in use, where the store has lost them."""
+        lost = {
+            (held.pool, held.block)
+            for _, holdings in self.view.all_holdings()
+            for held in holdings
+            if held.pool and held.block and block_name(held.block) not in self.blocks
+        }
+        for pool, block in sorted(lost, key=str):
+            assert pool is not None and block is not None
+            try:
+                await self._claim(ask.NeedBlock(pool=pool, cidr=block))
+            except WeftError as error:
+                self._log.event("error", "BlockNotHeld", pool, f"{block}: {error.message}")
+                continue
+            holder = self.blocks[block_name(block)].spec.node
+            if holder != self._name:
+                words = f"{block} belongs to {holder}, and pods of this node have addresses of it"
+                self._log.event("error", "BlockLost", pool, words)
 
     async def _make_default_pools(self, pods: list[Address]) -> None:
         facts = self._node.facts
@@ -112,6 +136,8 @@ class Addresses:
         """One key of the store; whether pools or blocks changed."""
         kind, _, name = key[1:].partition("/")
         item: Object | None = None
+        if self.mirror is not None:
+            self.mirror.saw(key, value)
         if value is not None:
             try:
                 item = from_bytes(value, revision)
@@ -187,6 +213,8 @@ class Addresses:
         for item in listing.items:
             self._take_in(item.key, item.value, item.revision)
         self._revision = listing.revision
+        if self.mirror is not None:
+            self.mirror.listed(present)
         self.changed()
 
     async def close(self) -> None:
@@ -231,15 +259,7 @@ class Addresses:
         if isinstance(found, ask.NeedBlock):
             return None
         self.view.commit(found)
-        return tuple(
-            Assigned(
-                address=str(held.address),
-                pool=held.pool or "",
-                block=str(held.block or ""),
-                sequence=held.sequence,
-            )
-            for held in found.addresses
-        )
+        return tuple(map(_assigned, found.addresses))
 
     async def secure(self, wish: Wish) -> Addressed:
         """Addresses, after claiming whatever blocks that takes."""
@@ -287,22 +307,20 @@ class Addresses:
             sequence = item.sequence if item.sequence else None
             self.view.adopt(ipaddress.ip_address(item.address), attachment.key, sequence)
 
-    def recognise(self, key: AttachmentKey, addresses: Iterable[str]) -> Addressed:
-        """Addresses of an attachment that only the kernel remembers, as assigned."""
-        found = []
+    def recognise(
+        self, key: AttachmentKey, addresses: Iterable[str]
+    ) -> tuple[Addressed, list[str]]:
+        """Addresses of an attachment that only the kernel remembers, as assigned; and a sentence
+        for each that is no address or that somebody else holds."""
+        conflicts = []
         for text in addresses:
-            address = ipaddress.ip_address(text)
-            self.view.adopt(address, key)
-        for held in self.view.holdings(key):
-            found.append(
-                Assigned(
-                    address=str(held.address),
-                    pool=held.pool or "",
-                    block=str(held.block or ""),
-                    sequence=held.sequence,
-                )
-            )
-        return tuple(found)
+            try:
+                self.view.adopt(ipaddress.ip_address(text), key)
+            except Conflict as error:
+                conflicts.append(error.message)
+            except ValueError:
+                conflicts.append(f"{text[:50]!a} in its link's record is no address")
+        return tuple(map(_assigned, self.view.holdings(key))), conflicts
 
     def cool(self, address: str, sequence: int, since: float) -> None:
         """An address given back before a restart of the agent."""
@@ -342,3 +360,12 @@ class Addresses:
                 listed = ", ".join(f"{u.pool} ({u.used} in use)" for u in usage) or "none enabled"
                 return f"no IPv{version} address is left: {listed}; add or enlarge an IPPool"
         return None
+
+
+def _assigned(held: ask.Held) -> Assigned:
+    return Assigned(
+        address=str(held.address),
+        pool=held.pool or "",
+        block=str(held.block or ""),
+        sequence=held.sequence,
+    )

@@ -62,6 +62,8 @@ class Attacher:
     def _refuse(self, request: Request, netns: int | None) -> None:
         if (why := self._node.not_ready()) is not None:
             raise NotReady(why)
+        if (why := self._node.hindered()) is not None:
+            raise NotReady(why, reason="journal-unwritable")
         if netns is None:
             raise Invalid(
                 f"CNI_NETNS={request.netns or ''} cannot be opened; pass the path of the "
@@ -87,14 +89,15 @@ class Attacher:
         known = self._attachments.get(key)
         if known is None:
             return
-        if known.state == "ready" and not await self._vanishes(known, netns):
+        if known.state == "ready" and known.heard and not await self._vanishes(known, netns):
             raise Invalid(
                 f"container {key.container} is attached to network {key.network} as "
                 f"{key.ifname} already; DEL it first",
                 field="CNI_IFNAME",
                 reason="interface-exists",
             )
-        # its namespace died without a DEL, and the container's id is used again
+        # its namespace died without a DEL, and the container's id is used again; or its ADD was
+        # never answered, and this one repeats it
         await self._detacher.detach_held(key)
 
     async def _vanishes(self, known: Attachment, netns: int) -> bool:

@@ -2,7 +2,7 @@
 
 Forwarding goes on only after the ruleset stands. An uplink that learns its IPv6 routes from router
 advertisements (accept_ra 1) stops to do so when forwarding goes on, so it is moved to accept_ra 2
-first. What was there before is kept in the journal; `give_back` restores a value only if it is
+first. What was there before is kept (`agent.given`); `give_back` restores a value only if it is
 still the one we wrote. Source: Documentation/networking/ip-sysctl.rst.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from typing import Protocol
 
 from weft.agent.events import Log
-from weft.agent.journal import Journal
 from weft.kernel import sysctl
 from weft.kernel.host import HostLink
 from weft.model.errors import KernelRefused
@@ -20,6 +20,16 @@ from weft.model.errors import KernelRefused
 FORWARD4 = "net/ipv4/ip_forward"
 FORWARD6 = "net/ipv6/conf/all/forwarding"
 _DEVICES = ("", "bond", "team", "vlan")  # IFLA_INFO_KIND
+
+
+class Memory(Protocol):
+    """Who keeps the values before us."""
+
+    def remember(self, path: str, before: str, wrote: str) -> None:
+        """A sysctl that is about to be changed. Raises WeftError if it cannot be kept."""
+
+    def remembered(self) -> list[tuple[str, str, str]]:
+        """(path, value before, value we wrote) of every sysctl that we changed."""
 
 
 def accept_ra(link: str) -> str:
@@ -57,16 +67,14 @@ def uplinks(links: Iterable[HostLink], ways_out: Iterable[str]) -> list[str]:
     ]
 
 
-def is_ours(journal: Journal) -> bool:
+def is_ours(memory: Memory) -> bool:
     """Whether it is we who switched, or are about to switch, IPv6 forwarding on."""
     if sysctl.read(FORWARD6) == "0":
         return True
-    return any(path == FORWARD6 for path, _, _ in journal.remembered())
+    return any(path == FORWARD6 for path, _, _ in memory.remembered())
 
 
-def switch_on(
-    journal: Journal, writes: Iterable[tuple[str, str]], links: Iterable[str]
-) -> list[str]:
+def switch_on(memory: Memory, writes: Iterable[tuple[str, str]], links: Iterable[str]) -> list[str]:
     """Write what is not so already, remembering what was there. Returns the paths written.
 
     Raises KernelRefused for a file that cannot be written.
@@ -78,8 +86,8 @@ def switch_on(
         if before is None or before == value:
             continue
         for other in _carried_along(path, names):
-            journal.remember(*other)
-        journal.remember(path, before, value)
+            memory.remember(*other)
+        memory.remember(path, before, value)
         for _, code in sysctl.write([sysctl.message(path, value)]):
             raise KernelRefused(code, f"write {value} to", f"/proc/sys/{path}")
         written.append(path)

@@ -12,8 +12,7 @@ import msgspec
 
 from weft.agent.events import Log
 from weft.agent.facts import Facts, gather
-from weft.agent.forwarding import is_ours, switch_on, uplinks, wanted
-from weft.agent.journal import Journal
+from weft.agent.forwarding import Memory, is_ours, switch_on, uplinks, wanted
 from weft.drivers.engine import Engine
 from weft.drivers.rules import same_kind
 from weft.kernel import namespaces
@@ -36,10 +35,10 @@ OWNER = "node"
 class Node:
     """What the node is, and the rows that belong to no attachment."""
 
-    def __init__(self, settings: Settings, engine: Engine, journal: Journal, log: Log) -> None:
+    def __init__(self, settings: Settings, engine: Engine, given: Memory, log: Log) -> None:
         self._settings = settings
         self._engine = engine
-        self._journal = journal
+        self._given = given
         self._log = log
         self._socket = Socket(NETLINK_ROUTE)
         self.namespace = namespaces.own()
@@ -48,6 +47,8 @@ class Node:
         self._guarded = False
         self._left: list[Row] = []
         self.full: Callable[[], str | None] = lambda: None
+        self.hindered: Callable[[], str | None] = lambda: None
+        """Why nothing new may begin, although what is attached does not suffer; or None."""
 
     def _gather(self) -> Facts:
         network = self._settings.network
@@ -134,10 +135,10 @@ class Node:
             uplinks(links, facts.ways_out),
             ipv4=facts.ipv4.on,
             ipv6=facts.ipv6.on,
-            ours=is_ours(self._journal),
+            ours=is_ours(self._given),
         )
         try:
-            written = switch_on(self._journal, writes, [link.name for link in links])
+            written = switch_on(self._given, writes, [link.name for link in links])
         except WeftError as error:
             self._trouble = f"forwarding cannot be switched on: {error.message}"
             raise

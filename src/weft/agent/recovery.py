@@ -2,22 +2,20 @@
 
 The journal says what was promised, the kernel what stands, the queue what was asked meanwhile.
 `intent` is undone, `leaving` is finished, `ready` is adopted without touching what is right, or
-forgotten where its link is gone; a link of ours that the journal does not know is known again
-from its alias. Nothing foreign is looked at twice.
+forgotten where its link is gone. What the journal lacks is known again from the links before
+that: `agent.recognition`. Nothing foreign is looked at twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 from weft.agent.attach import rows_of
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
 from weft.cni.queue import Queued, drop, quarantine, read_queue
-from weft.kernel.host import HostLink
-from weft.model.attachment import ALIAS_MARK, Attachment, AttachmentKey, read_alias
+from weft.model.attachment import AttachmentKey
 from weft.model.errors import Conflict, WeftError
 from weft.rows.rules import Element
 from weft.wire.cni import parse_request
@@ -28,73 +26,10 @@ class Recovery:
 
     def __init__(self, ground: Ground, detacher: Detacher) -> None:
         self._engine = ground.engine
-        self._journal = ground.journal
-        self._addresses = ground.addresses
         self._attachments = ground.attachments
         self._detacher = detacher
         self._node = ground.node
         self._log = ground.log
-
-    def inhabited(self) -> list[str]:
-        """Addresses of pods that stand, from their links alone."""
-        records = (read_alias(link.alias) for link in self._node.links() if link.is_veth)
-        return [text for record in records if record is not None for text in record.addresses]
-
-    def remember(self) -> None:
-        """The journal into memory, then links of ours that it does not know."""
-        if self._journal.fresh:
-            self._log.event("info", "JournalNew", "journal", self._journal.fresh)
-        now = time.monotonic()
-        self._journal.warmed(now - self._addresses.view.cooldown)
-        # what stands comes first: of two that claim one address, it is the one that has it
-        present = {link.name for link in self._node.links()}
-        known = list(self._journal.attachments())
-        for attachment in sorted(known, key=lambda each: each.host_link not in present):
-            self._known(attachment)
-        for address, sequence, since in self._journal.cooling():
-            self._addresses.cool(address, sequence, since)
-        for link in self._node.links():
-            if link.alias.startswith(ALIAS_MARK) and self._attachments.of_link(link.name) is None:
-                self._from_link(link)
-
-    def _known(self, attachment: Attachment) -> None:
-        try:
-            self._addresses.adopt(attachment)
-        except Conflict as error:
-            self._log.event("error", "AddressTwice", str(attachment.key), error.message)
-        self._attachments.put(attachment)
-
-    def _from_link(self, link: HostLink) -> None:
-        record = read_alias(link.alias)
-        if record is None or record.key.host_link != link.name or not link.is_veth:
-            self._log.event(
-                "warning",
-                "LinkUnreadable",
-                link.name,
-                f"the alias {link.alias!a} is not understood",
-            )
-            return
-        try:
-            addresses = self._addresses.recognise(record.key, record.addresses)
-        except (Conflict, ValueError) as error:
-            self._log.event("error", "AddressTwice", str(record.key), str(error))
-            return
-        attachment = Attachment(
-            key=record.key,
-            state="ready",
-            host_link=link.name,
-            mac=record.mac,
-            mtu=link.mtu,
-            addresses=addresses,
-            pod=record.pod,
-            masquerade=record.masquerade,
-            via4=record.via4,
-            via6=record.via6,
-            ranges6=self._addresses.ranges6() if record.via4 else (),
-        )
-        self._journal.put(attachment)
-        self._attachments.put(attachment)
-        self._log.event("info", "Recognised", str(record.key), f"known again from link {link.name}")
 
     async def settle(self) -> None:
         """Undo what was begun, finish what was ending, adopt and repair what is promised."""

@@ -19,20 +19,25 @@ import sys
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
+from weft.agent import given, journal_file
 from weft.agent.addresses import Addresses
 from weft.agent.api import Api
 from weft.agent.attach import Attacher
 from weft.agent.check import Checker
 from weft.agent.detach import Detacher
 from weft.agent.events import Log
+from weft.agent.given import Given, given_path
 from weft.agent.ground import Ground
 from weft.agent.journal import Journal
+from weft.agent.keeping import Keeping
+from weft.agent.mirror import Mirror
 from weft.agent.node import Node
 from weft.agent.pace import watch_loop
 from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers
 from weft.agent.publish import Publisher
 from weft.agent.readers import Readers
 from weft.agent.reaper import Reaper
+from weft.agent.recognition import Recognition
 from weft.agent.recovery import Recovery
 from weft.agent.server import Connection, Server
 from weft.agent.status import Reporter
@@ -52,6 +57,7 @@ from weft.model.errors import PeerFault, WeftError
 from weft.model.kernel_release import require_supported
 from weft.model.settings import SETTINGS_PATH, Settings
 from weft.render.sets import TABLE
+from weft.store import sqlite_file
 from weft.store.contract import Store
 from weft.store.sqlite import SqliteStore
 from weft.wire.local import Frame, Kind, decode_cni_request
@@ -72,11 +78,14 @@ class Service:
         self.log = Log(settings.log.level, settings.log.format)
         if aside := secure(settings):
             self.log.event("error", "JournalSetAside", "journal", aside)
-        self.store: Store = _open_store(paths.store, self.log)
+        refuse_newer(settings)
+        self._file = _open_store(paths.store, self.log)
+        self.store: Store = self._file
         self.journal = Journal(Path(paths.journal), self.boot_id)
+        self.given = Given(given_path(paths.store), self.boot_id, self.journal, self.log)
         self.rules = RulesTransport()
         self.engine = Engine(Host(self.rules), all_drivers(self.rules))
-        self.node = Node(settings, self.engine, self.journal, self.log)
+        self.node = Node(settings, self.engine, self.given, self.log)
         self.attachments = Attachments()
         self.turns = Turns()
         self.looking = Looking()
@@ -90,7 +99,11 @@ class Service:
             node=self.node,
             log=self.log,
         )
+        self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
+        self.keeping = Keeping(ground, self._file, self.given, self.mirror)
+        self.node.hindered = self.keeping.hindered
         self.detacher = Detacher(ground, self.reaper, self.turns)
+        self.recognition = Recognition(ground)
         self.recovery = Recovery(ground, self.detacher)
         self.verbs = Verbs(
             ground,
@@ -103,19 +116,24 @@ class Service:
         self.watcher = Watcher(self.engine, self.node, ports, self.looking.is_up, self.log)
         self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
         self._housekeeping: asyncio.Task[None] | None = None
+        self._watchman: asyncio.Task[None] | None = None
         self.api = Api(Reporter(self))
         self.server = Server(Path(paths.socket), self.handle, self.log)
         self.readers = Readers(settings, self.api, self.log)
 
     async def start(self) -> None:
         """Everything up to the first request. Raises WeftError with what to do."""
+        self.recognition.refuse_newer()
         self.node.adopt(self.rules.standing(TABLE))
-        await self.addresses.load(self.recovery.inhabited())
+        await self.mirror.restore(self.store, self._file.salvaged, self._renewed())
+        await self.addresses.load(self.recognition.inhabited())
         self.addresses.changed = self._reprogram
-        self.recovery.remember()
+        self.recognition.remember()
+        await self.addresses.hold()
         self._reprogram()
         self._forward()
         await self.recovery.settle()
+        await self.recognition.locate()
         self.server.listen()
         tell_launchers(Path(self.settings.paths.socket), self.settings.attach.add_timeout)
         await self._drain()
@@ -126,9 +144,15 @@ class Service:
         # what lives now lives long: the collector need not look at it again
         gc.collect()
         gc.freeze()
-        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+        loop = asyncio.get_running_loop()
+        self._housekeeping = loop.create_task(self._keep_house())
+        self._watchman = loop.create_task(self.keeping.keep())
         self.server.serve()
         self.log.event("info", "Started", "node", f"serving on {self.settings.paths.socket}")
+
+    def _renewed(self) -> str:
+        """Why the store is new, or ""."""
+        return self._file.report or ("the store was not there" if self._file.is_new else "")
 
     def _reprogram(self) -> None:
         try:
@@ -195,8 +219,9 @@ class Service:
     async def stop(self) -> None:
         """Finish what runs, leave the kernel as it is: containers go on talking."""
         self.watcher.stop()
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
+        for task in (self._housekeeping, self._watchman):
+            if task is not None:
+                task.cancel()
         self.api.close()
         await self.readers.stop()
         await self.server.stop()
@@ -239,11 +264,18 @@ def node_name(settings: Settings) -> str:
     return settings.node.name or socket.gethostname().lower() or "node"
 
 
-def _open_store(path: str, log: Log) -> Store:
+def _open_store(path: str, log: Log) -> SqliteStore:
     store = SqliteStore(path)
     if store.report:
         log.event("error", "StoreDamaged", "store", store.report)
     return store
+
+
+def refuse_newer(settings: Settings) -> None:
+    """Raise Unsupported if a newer weft wrote any of the files, before any of them is touched."""
+    sqlite_file.refuse_untouched(settings.paths.store)
+    journal_file.refuse_newer(Path(settings.paths.journal))
+    given.refuse_newer(given_path(settings.paths.store))
 
 
 def _close(descriptor: int | None) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from weft import __version__
 from weft.agent.events import Log
+from weft.agent.given import FORMAT as GIVEN_FORMAT
+from weft.agent.given import given_path
 from weft.agent.journal import FORMAT as JOURNAL_FORMAT
 from weft.agent.table import Attachments
 from weft.drivers.rules import RulesTransport
@@ -26,6 +28,7 @@ from weft.model.ip_block import block_prefix
 from weft.render.ruleset import DROPS
 from weft.render.sets import TABLE
 from weft.store.contract import Store
+from weft.store.sqlite_file import FORMAT as STORE_FORMAT
 from weft.wire.api import (
     API_FORMAT,
     AddressUse,
@@ -89,6 +92,8 @@ class Reporter:
         empty = service.addresses.exhausted()
         reasons = [Why(reason="not-ready", message=why)] if why else []
         reasons += [Why(reason="exhausted", message=empty)] if empty else []
+        hindered = service.node.hindered()
+        reasons += [Why(reason="journal-unwritable", message=hindered)] if hindered else []
         return Status(
             version=__version__,
             node=self.node,
@@ -139,6 +144,7 @@ class Reporter:
         ]
         if service.readers.trouble:
             found.append(Why(reason="invalid-settings", message=service.readers.trouble))
+        found += [Why(reason=reason, message=words) for reason, words in service.keeping.warnings()]
         return found
 
     async def _drops(self) -> dict[str, int]:
@@ -153,7 +159,8 @@ class Reporter:
         paths = self._service.settings.paths
         return (
             Format(name="journal", format=JOURNAL_FORMAT, path=paths.journal),
-            Format(name="store", format=1, path=paths.store),
+            Format(name="store", format=STORE_FORMAT, path=paths.store),
+            Format(name="given", format=GIVEN_FORMAT, path=str(given_path(paths.store))),
             Format(name="api", format=API_FORMAT, path=paths.socket),
             Format(name="alias", format=ALIAS_VERSION),
         )

@@ -12,8 +12,10 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from weft.agent import journal_file
 from weft.agent.events import Log
 from weft.agent.forwarding import give_back
+from weft.agent.given import given_path, refuse_newer, stored
 from weft.agent.journal import Journal, remove_journal
 from weft.agent.node import NETLINK_ROUTE
 from weft.agent.places import TIMEOUT, secure
@@ -28,10 +30,10 @@ from weft.kernel.files import check_directory
 from weft.kernel.host import Network, read_links
 from weft.kernel.netlink import Socket
 from weft.model.attachment import ALIAS_MARK
-from weft.model.errors import Conflict, NotFound, WeftError
+from weft.model.errors import Conflict, NotFound, Unsupported, WeftError
 from weft.model.ip_pool import IPPool, pool_prefix
 from weft.model.kinds import from_bytes, prefix_of_kind
-from weft.model.settings import Settings
+from weft.model.settings import PathSettings, Settings
 from weft.render.ruleset import NodeRules, closed_rows, node_rows
 from weft.rows.rules import Table
 from weft.store.sqlite import SqliteStore
@@ -55,6 +57,8 @@ async def teardown(settings: Settings, boot_id: str) -> None:
     refuse_beside_agent(Path(settings.paths.socket))
     secure(settings, make=False)
     log = Log(settings.log.level, settings.log.format)
+    journal_file.refuse_newer(Path(settings.paths.journal))
+    refuse_newer(given_path(settings.paths.store))
     with Socket(NETLINK_ROUTE) as rtnetlink:
         names = [
             link.name
@@ -63,7 +67,7 @@ async def teardown(settings: Settings, boot_id: str) -> None:
         ]
     refused = {n: e for n, e in (await asyncio.to_thread(delete_links, names)).items() if e}
     journal_path = Path(settings.paths.journal)
-    _restore_sysctls(journal_path, boot_id, log)
+    _restore_sysctls(settings.paths, boot_id, log)
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))
     tables = [row for row in node_rows(NodeRules()) if isinstance(row, Table)]
@@ -88,11 +92,25 @@ async def close_boot(settings: Settings) -> None:
     engine.apply("boot", closed_rows(pools))
 
 
-def _restore_sysctls(path: Path, boot_id: str, log: Log) -> None:
-    if path.exists():
-        journal = Journal(path, boot_id)
-        give_back(journal.remembered(), log)
-        journal.close()
+def _restore_sysctls(paths: PathSettings, boot_id: str, log: Log) -> None:
+    """From the journal and from `given.json`, whichever is left; then the latter goes."""
+    found: dict[str, tuple[str, str]] = {}
+    kept = given_path(paths.store)
+    for path, before, wrote in stored(kept, boot_id):
+        found[path] = before, wrote
+    journal_path = Path(paths.journal)
+    if journal_path.exists():
+        try:
+            journal = Journal(journal_path, boot_id)
+        except Unsupported:
+            raise
+        except WeftError as error:  # a full disk does not keep the node from being given back
+            log.line("warning", error.message)
+        else:
+            found |= {path: (before, wrote) for path, before, wrote in journal.remembered()}
+            journal.close()
+    give_back([(path, before, wrote) for path, (before, wrote) in found.items()], log)
+    kept.unlink(missing_ok=True)
 
 
 async def _pools(path: str) -> tuple[Network, ...]:
@@ -100,6 +118,8 @@ async def _pools(path: str) -> tuple[Network, ...]:
         return ()
     store = SqliteStore(path)
     try:
+        if store.salvaged:  # the agent, which starts later, would see a new store and no damage
+            store.renew(store.salvaged)
         listing = await store.list(prefix_of_kind("IPPool"))
     finally:
         await store.close()

@@ -163,7 +163,7 @@ class Verbs:
             # packet rules or forwarding are missing: what is attached may suffer, too
             impaired = len(self._attachments) > 0
             raise NotReady(why, reason="degraded" if impaired else "plugin-unavailable")
-        if (why := self._node.no_addresses()) is not None:
+        if (why := self._node.hindered() or self._node.no_addresses()) is not None:
             raise NotReady(why, reason="plugin-unavailable")
         session.succeed(None)
 

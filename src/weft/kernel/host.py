@@ -22,9 +22,12 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _INDEX = struct.Struct("=I")
+_INT = struct.Struct("=i")
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 6, 9, 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_EXT_MASK = 3, 4, 18, 20, 29
+_IFLA_LINK_NETNSID = 37
+_IFF_UP = 1
 _SKIP_STATISTICS = attribute(_IFLA_EXT_MASK, struct.pack("=I", 8))  # RTEXT_FILTER_SKIP_STATS
 _IFLA_INFO_KIND = 1
 
@@ -39,6 +42,8 @@ class HostLink(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int
     alias: str
     kind: str  # IFLA_INFO_KIND; "" for a device of the machine's own
+    peer_nsid: int | None = None  # our number for the namespace of the other end (netns ids)
+    up: bool = False
 
     @property
     def is_veth(self) -> bool:
@@ -135,6 +140,10 @@ def _link(body: memoryview) -> HostLink:
         mtu=_INDEX.unpack(values[_IFLA_MTU])[0] if _IFLA_MTU in values else 0,
         alias=_text(values.get(_IFLA_IFALIAS)),
         kind=_text(info.get(_IFLA_INFO_KIND)),
+        peer_nsid=_INT.unpack(values[_IFLA_LINK_NETNSID])[0]
+        if _IFLA_LINK_NETNSID in values
+        else None,
+        up=bool(_LINK.unpack_from(body)[3] & _IFF_UP),
     )
 
 

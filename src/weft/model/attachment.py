@@ -110,6 +110,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: float = 0.0  # wall clock, for display only
     begun_ns: int = 0  # CLOCK_BOOTTIME at its ADD: a DEL that was queued earlier is not about it
     version: str = ""  # the CNI version of the ADD
+    heard: bool = True  # False: the agent ended before it answered, so its runtime may not know
 
     def having(self, state: Literal["intent", "ready", "leaving"]) -> Attachment:
         """The same attachment in another state."""

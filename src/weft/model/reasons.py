@@ -179,6 +179,20 @@ REASONS: dict[str, Reason] = {
         summary="the agent cannot write its journal, so it begins nothing new",
         action="free space on the file system of /run/weft and try again",
     ),
+    "given-unwritable": Reason(
+        cni=11,
+        early=True,
+        summary="the values that sysctls had before weft cannot be kept beside the store; the "
+        "journal still has them",
+        action="free space on the file system of /var/lib/weft, or make it writable",
+    ),
+    "state-newer": Reason(
+        cni=11,
+        early=True,
+        summary="a file or a link's record was written by a newer release of weft; it was left "
+        "untouched",
+        action="run that release again, or its `weft agent --teardown` before this one",
+    ),
     "invalid-object": Reason(
         cni=7,
         early=True,
@@ -210,6 +224,19 @@ REASONS: dict[str, Reason] = {
         summary="the store cannot be read or written now, e.g. the disk is full or another "
         "process holds the file",
         action="read the message; free space, or end the other process, and try again",
+    ),
+    "store-damaged": Reason(
+        cni=11,
+        early=True,
+        summary="the store's file was lost or damaged; it was written anew with what the node "
+        "still knew, and the damaged one is kept beside it",
+        action="compare `weft get` with your manifests; delete the file that the message names",
+    ),
+    "objects-lost": Reason(
+        cni=11,
+        early=True,
+        summary="objects were in a store that was lost or damaged and could not be brought back",
+        action="apply their manifests again",
     ),
     "store-newer": Reason(
         cni=11,

@@ -6,6 +6,11 @@ in a worker, until the write-ahead log is on the disk. The file is locked for th
 as it is open (`locking_mode=EXCLUSIVE`): a second connection to a WAL file is what the corruption
 bug of SQLite 3.7 to 3.51 needs, and what two agents would need to tread on each other. Opening,
 formats and damaged files: `sqlite_file.py`; the contract: `contract.py`.
+
+The file may vanish or break under the open store: `missing` looks at it, `trouble` says what the
+last write met, and `renew` puts a whole new file in its place. A write that the disk did not
+confirm is one of those troubles: Linux reports it once and forgets it, so that asking again would
+say that all is well (fsync(2), "fsyncgate").
 """
 
 from __future__ import annotations
@@ -13,8 +18,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 
 from weft.model.errors import NotReady
@@ -29,7 +34,15 @@ from weft.store.contract import (
     conflict,
     holds,
 )
-from weft.store.sqlite_file import open_file, unavailable
+from weft.store.sqlite_file import (
+    build,
+    checksum,
+    is_damage,
+    open_file,
+    remove,
+    set_aside,
+    unavailable,
+)
 from weft.store.watchers import QUEUE_LIMIT, Watchers, under
 
 HISTORY_LIMIT = 10_000
@@ -43,7 +56,9 @@ class SqliteStore:
     ) -> None:
         """Open or create; raises `Unsupported` for a newer format, `NotReady` if it cannot."""
         self.path = path
-        self._database, self.report = open_file(path)
+        self._database, self.report, self.is_new, self.salvaged = open_file(path)
+        self.trouble = ""  # what the last write met, for a person; "" while all is well
+        self.is_suspect = False  # the content is in doubt: only `renew` mends that
         self._watchers = Watchers(queue)
         self._history_limit = history
         self._closed = False
@@ -55,6 +70,7 @@ class SqliteStore:
         self._revision: int = row[0]
         self._compacted: int = row[1]
         self._history_events: int = row[2]
+        self._stand = self._look()
 
     async def get(self, key: str) -> Entry | None:
         """The entry, or None when there is none."""
@@ -138,10 +154,67 @@ class SqliteStore:
                 self._log = os.open(f"{self.path}-wal", flags)
             await asyncio.to_thread(os.fsync, self._log)
         except OSError as error:
+            self.is_suspect = True
+            self.trouble = (
+                f"{self.path}: what was written may not be on the disk ({error.strerror})"
+            )
+            raise NotReady(self.trouble, reason="store-unavailable") from error
+
+    # -- a file that vanishes or breaks
+
+    def missing(self) -> str | None:
+        """What has become of the file since it was opened; None where it is in its place."""
+        now = self._look()
+        for before, found in zip(self._stand, now, strict=True):
+            if before is not None and found is None:
+                return f"{self.path} was deleted while it was in use"
+            if before is not None and found is not None:
+                if before[:2] != found[:2]:
+                    return f"{self.path} was replaced while it was in use"
+                if found[2] < before[2]:
+                    return f"{self.path} was cut short while it was in use"
+        self._stand = now
+        return None
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(map(_stat, (self.path, f"{self.path}-wal")))
+
+    def probe(self) -> None:
+        """Write something that means nothing; raises NotReady while nothing can be written."""
+        with self._transaction(write=True) as database:
+            database.execute("UPDATE state SET revision = revision")
+
+    def renew(self, entries: Mapping[str, bytes]) -> str:
+        """Put a new file with these entries in place, and the old one, if any, aside; the name
+        that it was given. The revision goes on rising, and all watchers list again.
+
+        Raises NotReady, and everything is as before, where the file cannot be written.
+        """
+        fresh, revision = f"{self.path}.new", self._revision + 1
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            build(fresh, entries, revision)
+            with suppress(sqlite3.Error):
+                self._database.close()
+            aside = set_aside(self.path) if os.path.lexists(self.path) else ""
+            remove(self.path)  # a log that was left alone would be replayed into the new file
+            os.rename(fresh, self.path)
+            self._database = open_file(self.path).database
+        except sqlite3.Error as error:
+            raise unavailable(self.path, error) from error
+        except OSError as error:
             raise NotReady(
-                f"{self.path}: what was written may not be on the disk ({error.strerror})",
-                reason="store-unavailable",
+                f"the store {self.path}: {error.strerror}", reason="store-unavailable"
             ) from error
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+        self._revision = self._compacted = revision
+        self._history_events = 0
+        self._stand = self._look()
+        self.trouble, self.is_suspect = "", False
+        self._watchers.fail(compacted(revision - 1, revision))
+        return aside
 
     def _write(
         self, database: sqlite3.Connection, changes: Sequence[Change], revision: int
@@ -152,9 +225,15 @@ class SqliteStore:
                 database.execute("DELETE FROM entries WHERE key = ?", (change.key,))
             else:
                 database.execute(
-                    "INSERT INTO entries (key, value, revision) VALUES (?, ?, ?) ON CONFLICT (key) "
-                    "DO UPDATE SET value = excluded.value, revision = excluded.revision",
-                    (change.key, change.value, revision),
+                    "INSERT INTO entries (key, value, revision, sum) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, "
+                    "revision = excluded.revision, sum = excluded.sum",
+                    (
+                        change.key,
+                        change.value,
+                        revision,
+                        checksum(change.key, change.value, revision),
+                    ),
                 )
             database.execute(
                 "INSERT INTO history (revision, position, key, value) VALUES (?, ?, ?, ?)",
@@ -188,10 +267,23 @@ class SqliteStore:
                     database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
+            if write and self.trouble and not self.is_suspect:
+                self.trouble = ""
         except sqlite3.Error as error:
             if database.in_transaction:  # a COMMIT that failed, e.g. on a full disk
                 database.execute("ROLLBACK")
-            raise unavailable(self.path, error) from error
+            self.is_suspect = self.is_suspect or is_damage(error)
+            refusal = unavailable(self.path, error)
+            self.trouble = refusal.message
+            raise refusal from error
+
+
+def _stat(name: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(name, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size
 
 
 def _after(prefix: str) -> str:

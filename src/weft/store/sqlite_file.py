@@ -1,21 +1,28 @@
 """Opening the file of the embedded store: locking, format, damage.
 
 In this order: a format newer than ours, and a database of something else, are refused before
-anything is touched; a file that
-SQLite calls damaged is set aside under a new name and a fresh one begun, with a report for
-status; what is merely unavailable (locked, no permission, disk full) is an error and changes
-nothing. A new format is one entry in `_STEPS`.
+anything is touched; a file that SQLite, or a checksum of ours, calls damaged is set aside under a
+new name and a fresh one begun, with a report for status and everything that is still sound; what
+is merely unavailable (locked, no permission, disk full) is an error and changes nothing.
+
+SQLite has no checksums of its own, so every entry carries a CRC-32 (format 2). Since then the
+format's number is also in the header (`user_version`): a newer one is believed only where both
+agree, so that a flipped bit is damage and no refusal. A new format is one entry in `_STEPS`.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from typing import NamedTuple
 from urllib.parse import quote
 
 from weft.model.errors import NotReady, Unsupported
 
-FORMAT = 1
+FORMAT = 2
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _TABLES = {"format", "state", "entries", "history"}
 _PRIMARY = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
@@ -32,27 +39,114 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE history (revision INTEGER NOT NULL, position INTEGER NOT NULL, "
         "key TEXT NOT NULL, value BLOB, PRIMARY KEY (revision, position)) WITHOUT ROWID",
     ),
+    (
+        "ALTER TABLE entries ADD COLUMN sum INTEGER NOT NULL DEFAULT 0",
+        "UPDATE entries SET sum = checksum(key, value, revision)",
+        "PRAGMA user_version = 2",
+    ),
 )
 
 
-def open_file(path: str) -> tuple[sqlite3.Connection, str]:
-    """An exclusive connection to a file of the current format, and what there is to report."""
-    _refuse_untouched(path)
+_ENTRIES = "SELECT key, value, revision, sum FROM entries"
+_ENTRIES_UNSUMMED = "SELECT key, value, revision, checksum(key, value, revision) FROM entries"
+
+
+class Opened(NamedTuple):
+    """A connection, what there is to report (or ""), whether the file is new, and what could be
+    read of one that was set aside."""
+
+    database: sqlite3.Connection
+    report: str = ""
+    is_new: bool = False
+    salvaged: Mapping[str, bytes] = {}
+
+
+def checksum(key: str, value: bytes, revision: int) -> int:
+    """CRC-32 of an entry."""
+    return zlib.crc32(f"{key}\0{revision}\0".encode(errors="replace"), zlib.crc32(bytes(value)))
+
+
+def open_file(path: str) -> Opened:
+    """An exclusive connection to a file of the current format."""
+    refuse_untouched(path)
+    is_new = not os.path.lexists(path)
     try:
-        return _open(path), ""
+        return Opened(_open(path), is_new=is_new)
     except sqlite3.Error as error:
         if not is_damage(error):
             raise unavailable(path, error) from error
         damage = str(error)
-    aside = _set_aside(path)
-    report = (
-        f"{path} was damaged ({damage}); it was kept as {aside} and a new, empty store was begun: "
-        "apply your manifests again"
-    )
     try:
-        return _open(path), report
+        aside = set_aside(path)
+    except OSError as error:
+        raise NotReady(
+            f"the store {path} is damaged ({damage}) and cannot be set aside ({error.strerror})",
+            reason="store-unavailable",
+        ) from error
+    report = f"{path} was damaged ({damage}); it was kept as {aside} and a new store was begun"
+    try:
+        return Opened(_open(path), report, True, salvage(aside))
     except sqlite3.Error as error:
         raise unavailable(path, error) from error
+
+
+def build(path: str, entries: Mapping[str, bytes], revision: int) -> None:
+    """A whole new file at `path`, closed and on the disk, whose entries are all of `revision`.
+
+    Raises sqlite3.Error and OSError; then nothing is left at `path`.
+    """
+    remove(path)
+    try:
+        database = _open(path)
+        with closing(database):
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                "INSERT INTO entries (key, value, revision, sum) VALUES (?, ?, ?, ?)",
+                [(k, v, revision, checksum(k, v, revision)) for k, v in sorted(entries.items())],
+            )
+            database.execute("UPDATE state SET revision = ?, compacted = ?", (revision, revision))
+            database.execute("COMMIT")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except BaseException:
+        with suppress(OSError):
+            remove(path)
+        raise
+
+
+def remove(path: str) -> None:
+    """Remove a file and SQLite's companions of it; absent ones are fine."""
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+def salvage(path: str) -> dict[str, bytes]:
+    """The entries of a damaged file that can still be read and whose checksum is right; of a file
+    without checksums those that can be read."""
+    found: dict[str, bytes] = {}
+    try:
+        # a copy of ours, under its new name: to write its log back into it does no harm
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            _prepare(database)
+            columns = {row[1] for row in database.execute("PRAGMA table_info(entries)")}
+            rows = database.execute(_ENTRIES if "sum" in columns else _ENTRIES_UNSUMMED)
+            for key, value, revision, expected in rows:
+                if isinstance(value, bytes) and checksum(key, value, revision) == expected:
+                    found[key] = value
+    except (sqlite3.Error, TypeError):
+        return found  # what came before the broken page
+    return found
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    database.create_function("checksum", 3, checksum, deterministic=True)
+    # what is no UTF-8 any more fails its entry's checksum, not the whole reading
+    database.text_factory = _text
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode(errors="replace")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -68,7 +162,7 @@ def unavailable(path: str, error: sqlite3.Error) -> NotReady:
     return NotReady(f"the store {path}: {error} ({name}){hint}", reason="store-unavailable")
 
 
-def _refuse_untouched(path: str) -> None:
+def refuse_untouched(path: str) -> None:
     """Refuse a newer format, or another program's database, without a byte written.
 
     No lock is taken and no log replayed: `immutable` looks at the main file only. That is
@@ -87,12 +181,13 @@ def _refuse_untouched(path: str) -> None:
                     reason="store-unavailable",
                 )
             found = database.execute("SELECT version FROM format").fetchone()
+            header = database.execute("PRAGMA user_version").fetchone()[0]
         finally:
             database.close()
     except sqlite3.Error:
         return  # not there yet, or damaged, or the log is needed: opening for good will tell
-    if found is not None and isinstance(found[0], int):
-        _refuse_newer(path, found[0])
+    if found is not None and found[0] == header:
+        _refuse_newer(path, header)
 
 
 def _tables(database: sqlite3.Connection) -> set[str]:
@@ -112,6 +207,7 @@ def _open(path: str) -> sqlite3.Connection:
     _create_private(path)
     database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=True)
     try:
+        _prepare(database)
         # before journal_mode: then the log's index is in our memory and no -shm file is made
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
@@ -123,6 +219,7 @@ def _open(path: str) -> sqlite3.Connection:
             raise _damage(str(verdict))
         _bring_up_to_date(database, path)
         _check_shape(database)
+        _check_sums(database)
     except BaseException:
         database.close()
         raise
@@ -132,6 +229,7 @@ def _open(path: str) -> sqlite3.Connection:
 def _bring_up_to_date(database: sqlite3.Connection, path: str) -> None:
     tables = _tables(database)
     found = 0
+    header = database.execute("PRAGMA user_version").fetchone()[0]
     if "format" in tables:
         row = database.execute("SELECT version FROM format").fetchone()
         if row is None or not isinstance(row[0], int):
@@ -139,7 +237,10 @@ def _bring_up_to_date(database: sqlite3.Connection, path: str) -> None:
         found = row[0]
     elif tables:
         raise _damage("the table `format` is missing")
-    _refuse_newer(path, found)
+    if found == header:
+        _refuse_newer(path, found)
+    if header not in (found, 0) or (header == 0) != (found < 2):
+        raise _damage(f"it says format {found} and {header}")
     if found == FORMAT:
         return
     database.execute("BEGIN IMMEDIATE")
@@ -155,7 +256,7 @@ def _check_shape(database: sqlite3.Connection) -> None:
     """quick_check passes for a file that lost a table or a row of `state`."""
     try:
         rows = database.execute("SELECT revision, compacted FROM state").fetchall()
-        database.execute("SELECT key, value, revision FROM entries LIMIT 1").fetchall()
+        database.execute("SELECT key, value, revision, sum FROM entries LIMIT 1").fetchall()
         database.execute("SELECT revision, position, key, value FROM history LIMIT 1").fetchall()
     except sqlite3.OperationalError as error:
         if "no such" in str(error):
@@ -163,6 +264,12 @@ def _check_shape(database: sqlite3.Connection) -> None:
         raise
     if len(rows) != 1:
         raise _damage("the table `state` does not hold one row")
+
+
+def _check_sums(database: sqlite3.Connection) -> None:
+    for key, value, revision, expected in database.execute(_ENTRIES):
+        if not isinstance(value, bytes) or checksum(key, value, revision) != expected:
+            raise _damage(f"the checksum of {key[:100]!a} is wrong")
 
 
 def _damage(message: str) -> sqlite3.DatabaseError:
@@ -190,7 +297,7 @@ def _create_private(path: str) -> None:
         ) from error
 
 
-def _set_aside(path: str) -> str:
+def set_aside(path: str) -> str:
     """Rename the file and its log out of the way; returns the new name."""
     number = 1
     while os.path.exists(f"{path}.damaged-{number}"):

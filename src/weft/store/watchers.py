@@ -110,6 +110,11 @@ class Watchers:
         """The watcher has ended."""
         self._all.pop(watcher, None)
 
+    def fail(self, error: WeftError) -> None:
+        """End every watcher with an error."""
+        for watcher in list(self._all):
+            watcher.fail(error)
+
     def close(self) -> None:
         """The store has closed."""
         for watcher in list(self._all):

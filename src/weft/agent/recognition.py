@@ -1,0 +1,185 @@
+"""Knowing again what was promised: from the journal, and from the kernel where it has gaps.
+
+What stands comes first: a pod that has a link has its addresses, whatever a damaged, older or
+absent journal says. So links of ours are read before the journal's word for anything that is gone:
+
+    link, and a record that agrees   as recorded
+    link, and a record of another    from the link's alias (an older copy of the journal)
+    link, no record                  from the link's alias
+    link up, record `intent`         all had been made before the agent ended, and its runtime may
+                                     have been answered, the journal's last pages being lost: it
+                                     stays until its DEL, a GC, or an ADD that repeats it
+    no link                          undone or finished by `agent.recovery`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from weft.agent.ground import Ground
+from weft.kernel import nsids
+from weft.kernel.host import HostLink
+from weft.model.attachment import (
+    ALIAS_MARK,
+    ALIAS_VERSION,
+    AliasRecord,
+    Attachment,
+    NamespaceId,
+    read_alias,
+)
+from weft.model.errors import Conflict, Unsupported, WeftError
+
+SEARCH = 2.0  # seconds that may be spent on finding namespaces again
+FEW = 20  # events of one kind; more are counted
+_VERSION = re.compile(re.escape(ALIAS_MARK) + r"([0-9]{1,9}) ")
+
+
+class Recognition:
+    """Fills the table of attachments and the book of addresses when the agent starts."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._journal = ground.journal
+        self._addresses = ground.addresses
+        self._attachments = ground.attachments
+        self._node = ground.node
+        self._log = ground.log
+        self._from_links = 0
+
+    def inhabited(self) -> list[str]:
+        """Addresses of pods that stand, from their links alone."""
+        records = (read_alias(link.alias) for link in self._node.links() if link.is_veth)
+        return [text for record in records if record is not None for text in record.addresses]
+
+    def refuse_newer(self) -> None:
+        """Raise Unsupported where a link bears a record of a newer weft that the journal does not
+        know: its addresses cannot be read, and would be given out twice."""
+        known = {attachment.host_link for attachment in self._journal.attachments()}
+        for link in self._node.links():
+            found = _VERSION.match(link.alias) if link.is_veth else None
+            if found and int(found[1]) > ALIAS_VERSION and link.name not in known:
+                raise Unsupported(
+                    f"link {link.name} bears a record of format {found[1]}, this weft reads up to "
+                    f"{ALIAS_VERSION}; start the newer weft again, or run its `weft agent "
+                    "--teardown` first",
+                    reason="state-newer",
+                )
+
+    def remember(self) -> None:
+        """Everything that was promised, into memory and, where it lacks there, into the journal."""
+        if self._journal.fresh:
+            self._log.event("info", "JournalNew", "journal", self._journal.fresh)
+        now = time.monotonic()
+        content = self._journal.read()
+        records = {attachment.host_link: attachment for attachment in content.attachments}
+        for link in self._node.links():
+            if link.name in records or link.alias.startswith(ALIAS_MARK):
+                self._standing(link, records.pop(link.name, None))
+        for attachment in records.values():
+            self._adopt(attachment)
+        self._journal.warmed(now - self._addresses.view.cooldown)
+        for address, sequence, since in content.cooling:
+            self._addresses.cool(address, sequence, min(since, now))
+        if self._from_links > FEW:
+            self._log.event(
+                "info", "Recognised", "node", f"{self._from_links} attachments, from their links"
+            )
+
+    def _standing(self, link: HostLink, recorded: Attachment | None) -> None:
+        record = read_alias(link.alias) if link.is_veth else None
+        if record is not None and record.key.host_link != link.name:
+            record = None
+        if recorded is None:
+            if record is None:
+                words = f"the alias {link.alias!a} is not understood"
+                self._log.event("warning", "LinkUnreadable", link.name, words)
+            else:
+                self._from_link(link, record)
+        elif record is not None and not _agree(recorded, record):
+            words = "the journal has other addresses for it than its link; the link is believed"
+            self._log.event("warning", "JournalOutdated", str(recorded.key), words)
+            self._from_link(link, record)
+        elif record is not None and recorded.state == "intent" and link.up:
+            complete = msgspec.structs.replace(recorded, state="ready", heard=False)
+            self._journal.put(complete)
+            self._adopt(complete)
+            words = "its ADD was cut short after all was made; it stays until its DEL or ADD"
+            self._log.event("info", "AddUnheard", str(recorded.key), words)
+        else:
+            self._adopt(recorded)
+
+    def _adopt(self, attachment: Attachment) -> None:
+        try:
+            self._addresses.adopt(attachment)
+        except Conflict as error:
+            self._log.event("error", "AddressTwice", str(attachment.key), error.message)
+        self._attachments.put(attachment)
+
+    def _from_link(self, link: HostLink, record: AliasRecord) -> None:
+        addresses, conflicts = self._addresses.recognise(record.key, record.addresses)
+        for words in conflicts:
+            self._log.event("error", "AddressTwice", str(record.key), words)
+        attachment = Attachment(
+            key=record.key,
+            state="ready",
+            host_link=link.name,
+            mac=record.mac,
+            mtu=link.mtu,
+            addresses=addresses,
+            pod=record.pod,
+            masquerade=record.masquerade,
+            via4=record.via4,
+            via6=record.via6,
+            ranges6=self._addresses.ranges6() if record.via4 else (),
+        )
+        self._journal.put(attachment)
+        self._attachments.put(attachment)
+        self._from_links += 1
+        if self._from_links <= FEW:
+            words = f"known again from link {link.name}"
+            self._log.event("info", "Recognised", str(record.key), words)
+
+    async def locate(self) -> None:
+        """Find the namespaces of attachments that are known from their links alone, so that CHECK
+        can tell another container's. One that cannot be seen from here stays unknown."""
+        lost = {a.host_link: a for a in self._attachments if a.netns is None}
+        numbers = {
+            link.name: link.peer_nsid
+            for link in (self._node.links() if lost else ())
+            if link.name in lost and link.peer_nsid is not None
+        }
+        if not numbers:
+            return
+        try:
+            found = await asyncio.to_thread(nsids.find, set(numbers.values()), seconds=SEARCH)
+        except (OSError, WeftError) as error:
+            self._log.event("warning", "NamespacesUnknown", "node", str(error))
+            return
+        self._located(
+            (lost[name], found[number]) for name, number in numbers.items() if number in found
+        )
+        if missing := len(numbers) - sum(number in found for number in numbers.values()):
+            words = f"the namespaces of {missing} attachments cannot be found from here"
+            self._log.event("warning", "NamespacesUnknown", "node", words)
+
+    def _located(self, pairs: Iterable[tuple[Attachment, nsids.Found]]) -> None:
+        for attachment, found in pairs:
+            dev, ino = found.identity
+            whole = msgspec.structs.replace(
+                attachment,
+                netns=NamespaceId(dev=dev, ino=ino),
+                sandbox=attachment.sandbox or found.path,
+            )
+            self._attachments.put(whole)
+            self._journal.put(whole)
+
+
+def _agree(recorded: Attachment, record: AliasRecord) -> bool:
+    """Whether the journal and the link's alias speak of the same holding."""
+    return recorded.key == record.key and {a.address for a in recorded.addresses} == set(
+        record.addresses
+    )
