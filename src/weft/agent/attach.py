@@ -14,6 +14,7 @@ from weft.agent.addresses import Addressed, Wish
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
 from weft.agent.node import Node
+from weft.drivers.contract import Stage
 from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT, link_local, packed, wiring
 from weft.kernel import namespaces
 from weft.model.attachment import (
@@ -31,6 +32,14 @@ SMALLEST_MTU4 = 68  # RFC 791
 VANISHING = 3.0  # seconds in which a dead namespace's links have gone, also on a busy machine
 SMALLEST_MTU6 = 1280  # RFC 8200 section 5
 
+STEPS = (
+    *("decode", "plan", "intent", "rows"),
+    *(stage.name.lower() for stage in Stage),
+    *("promise", "answer"),
+)
+"""Where the time of an ADD goes; `agent.verbs` measures the first two and the last."""
+_STAGES = {stage: stage.name.lower() for stage in Stage}
+
 
 class Attacher:
     """Performs ADD."""
@@ -42,6 +51,7 @@ class Attacher:
         self._attachments = ground.attachments
         self._detacher = detacher
         self._node = ground.node
+        self._laps = ground.laps
 
     async def prepare(self, request: Request, netns: int | None) -> Addressed:
         """The slow road to `perform`, which may wait: a stale predecessor, blocks to claim."""
@@ -161,13 +171,20 @@ class Attacher:
             self._addresses.take_back(assigned)
             raise
         self._attachments.put(attachment)
-        self._engine.apply(str(key), rows_of(attachment, self._node), netns)
+        self._laps.lap("intent")
+        rows = rows_of(attachment, self._node)
+        self._laps.lap("rows")
+        self._engine.apply(str(key), rows, netns, self._staged)
         attachment = attachment.having("ready")
         self._journal.put(attachment)
         self._attachments.put(attachment)
+        self._laps.lap("promise")
         own = promised(attachment, request)
         previous = request.prev_result
         return merge(previous, own) if isinstance(previous, Result) else own
+
+    def _staged(self, stage: Stage) -> None:
+        self._laps.lap(_STAGES[stage])
 
     def _routed(self, place: NamespaceId) -> bool:
         """Whether another attachment has the default routes of this namespace already: the first

@@ -11,7 +11,7 @@ import contextlib
 import re
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
@@ -38,6 +38,7 @@ class Log:
         self._threshold = _LEVELS.get(level, 20)
         self._json = style == "json"
         self.events: deque[Event] = deque(maxlen=keep)
+        self.counts: Counter[tuple[str, str]] = Counter()  # by level and reason
 
     def line(self, level: str, message: str, **fields: object) -> None:
         """One structured line, if the level is high enough."""
@@ -57,6 +58,7 @@ class Log:
 
     def event(self, level: str, reason: str, about: str, message: str) -> None:
         """Keep an event and log it; the same event again only raises its count."""
+        self.counts[level, reason] += 1
         last = self.events[-1] if self.events else None
         now = time.time()
         if last is not None and (last.reason, last.about, last.message) == (reason, about, message):

@@ -24,6 +24,7 @@ def findings_of(status: Status, audit: IpamCheck) -> tuple[Finding, ...]:
         *_families(status),
         *_capabilities(status),
         *_pools(status),
+        *_watched(status),
         *_audit(audit),
     )
 
@@ -107,6 +108,21 @@ def _pools(status: Status) -> Iterator[Finding]:
             )
         else:
             yield Finding(id="pools", level="ok", text=f"pool {pool.name} has room")
+
+
+def _watched(status: Status) -> Iterator[Finding]:
+    if not status.watchdog.limit:
+        return  # an older agent, which says nothing of it
+    if status.watchdog.supervisor:
+        yield Finding(id="watchdog", level="ok", text="a stuck agent is noticed and started again")
+    else:
+        yield Finding(
+            id="watchdog",
+            level="warn",
+            text="no supervisor watches this agent: when it ends or is stopped, nobody starts it "
+            "again",
+            mend="run it by weft.service, or by deploy/weft-supervise",
+        )
 
 
 def _audit(audit: IpamCheck) -> Iterator[Finding]:

@@ -10,11 +10,12 @@ from weft.agent.journal import Journal
 from weft.agent.node import Node
 from weft.agent.table import Attachments
 from weft.drivers.engine import Engine
+from weft.observe.counts import Laps
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Ground:
-    """The kernel's engine, the node, and who remembers what."""
+    """The kernel's engine, the node, who remembers what, and where the time of an ADD goes."""
 
     engine: Engine
     journal: Journal
@@ -22,3 +23,4 @@ class Ground:
     attachments: Attachments
     node: Node
     log: Log
+    laps: Laps

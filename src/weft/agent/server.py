@@ -198,10 +198,16 @@ class Server:
         self._limit = self.door.room.connections or connection_limit()
         self._handler = handler
         self._socket: socket.socket | None = None
+        self._is_passed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def listen(self) -> None:
-        """Bind the socket. Raises WeftError if another agent answers on it."""
+    def listen(self, passed: socket.socket | None = None) -> None:
+        """Bind the socket, or take the one that a service manager `passed`, which stays its own.
+        Raises WeftError if another agent answers on it."""
+        if passed is not None:
+            passed.setblocking(False)
+            self._socket, self._is_passed = passed, True
+            return
         self.door.prepare(self.path)
         self._clear_stale()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -305,7 +311,8 @@ class Server:
             self.loop.remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
-            self.path.unlink(missing_ok=True)
+            if not self._is_passed:
+                self.path.unlink(missing_ok=True)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience)
         for connection in list(self.connections):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import faulthandler
 import gc
 import itertools
 import os
@@ -22,12 +22,13 @@ from pathlib import Path
 from weft.agent import given, journal_file
 from weft.agent.addresses import Addresses
 from weft.agent.api import Api
-from weft.agent.attach import Attacher
+from weft.agent.attach import STEPS, Attacher
 from weft.agent.check import Checker
 from weft.agent.detach import Detacher
 from weft.agent.events import Log
 from weft.agent.given import Given, given_path
 from weft.agent.ground import Ground
+from weft.agent.health import Health
 from weft.agent.journal import Journal
 from weft.agent.keeping import Keeping
 from weft.agent.mirror import Mirror
@@ -41,6 +42,7 @@ from weft.agent.recognition import Recognition
 from weft.agent.recovery import Recovery
 from weft.agent.server import Connection, Server
 from weft.agent.status import Reporter
+from weft.agent.supervision import Supervision
 from weft.agent.table import Attachments
 from weft.agent.teardown import close_boot, refuse_beside_agent, teardown
 from weft.agent.turns import Turns
@@ -56,6 +58,7 @@ from weft.kernel import sysctl
 from weft.model.errors import PeerFault, WeftError
 from weft.model.kernel_release import require_supported
 from weft.model.settings import SETTINGS_PATH, Settings
+from weft.observe.counts import Laps
 from weft.render.sets import TABLE
 from weft.store import sqlite_file
 from weft.store.contract import Store
@@ -70,15 +73,18 @@ BOOT_ID = "kernel/random/boot_id"
 class Service:
     """The agent. `start`, then serve until `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, supervision: Supervision | None = None) -> None:
+        """`supervision`: what a service manager gave; by default, nothing."""
         paths = settings.paths
         self.settings = settings
+        supervision = supervision or Supervision({})
         self.name = node_name(settings)
         self.boot_id = boot_id()
         self.log = Log(settings.log.level, settings.log.format)
         if aside := secure(settings):
             self.log.event("error", "JournalSetAside", "journal", aside)
         refuse_newer(settings)
+        self._passed = supervision.listening(Path(paths.socket), self.log)
         self._file = _open_store(paths.store, self.log)
         self.store: Store = self._file
         self.journal = Journal(Path(paths.journal), self.boot_id)
@@ -91,6 +97,7 @@ class Service:
         self.looking = Looking()
         self.reaper = Reaper(delete_links, self.looking.gone)
         self.addresses = Addresses(self.store, settings, self.name, self.node, self.log)
+        self.laps = Laps(STEPS)
         ground = Ground(
             engine=self.engine,
             journal=self.journal,
@@ -98,6 +105,7 @@ class Service:
             attachments=self.attachments,
             node=self.node,
             log=self.log,
+            laps=self.laps,
         )
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
@@ -117,7 +125,9 @@ class Service:
         self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
         self._housekeeping: asyncio.Task[None] | None = None
         self._watchman: asyncio.Task[None] | None = None
-        self.api = Api(Reporter(self))
+        self.reporter = Reporter(self)
+        self.health = Health(self, supervision)
+        self.api = Api(self.reporter)
         self.server = Server(Path(paths.socket), self.handle, self.log)
         self.readers = Readers(settings, self.api, self.log)
 
@@ -134,7 +144,7 @@ class Service:
         self._forward()
         await self.recovery.settle()
         await self.recognition.locate()
-        self.server.listen()
+        self.server.listen(self._passed)
         tell_launchers(Path(self.settings.paths.socket), self.settings.attach.add_timeout)
         await self._drain()
         await self._publish()
@@ -147,6 +157,7 @@ class Service:
         loop = asyncio.get_running_loop()
         self._housekeeping = loop.create_task(self._keep_house())
         self._watchman = loop.create_task(self.keeping.keep())
+        self.health.start()
         self.server.serve()
         self.log.event("info", "Started", "node", f"serving on {self.settings.paths.socket}")
 
@@ -218,6 +229,7 @@ class Service:
 
     async def stop(self) -> None:
         """Finish what runs, leave the kernel as it is: containers go on talking."""
+        self.health.stop()
         self.watcher.stop()
         for task in (self._housekeeping, self._watchman):
             if task is not None:
@@ -238,9 +250,12 @@ class Service:
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
     require_supported(os.uname().release)
-    # before anything is opened: nothing of a living agent may be touched
-    refuse_beside_agent(Path(settings.paths.socket))
-    service = Service(settings)
+    supervision = Supervision(os.environ)
+    faulthandler.enable()  # a supervisor's SIGABRT, and a fault of C code, say where
+    if not supervision.passes_sockets:  # else the supervisor is who listens
+        # before anything is opened: nothing of a living agent may be touched
+        refuse_beside_agent(Path(settings.paths.socket))
+    service = Service(settings, supervision)
     loop = asyncio.get_running_loop()
     if os.environ.get("WEFT_DEBUG_LOOP"):
         watch_loop(loop, service.log)
@@ -248,10 +263,12 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     await service.start()
-    _notify("READY=1")
+    # fed at once: a supervisor may count from the first time on
+    supervision.notify("READY=1", "WATCHDOG=1")
     await ended.wait()
-    _notify("STOPPING=1")
+    supervision.notify("STOPPING=1", "STATUS=stopping")
     await service.stop()
+    supervision.close()
 
 
 def boot_id() -> str:
@@ -281,17 +298,6 @@ def refuse_newer(settings: Settings) -> None:
 def _close(descriptor: int | None) -> None:
     if descriptor is not None:
         os.close(descriptor)
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, where it asked to be told (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    where = "\0" + address[1:] if address[0] == "@" else address
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    with sock, contextlib.suppress(OSError):  # systemd will see the process itself
-        sock.sendto(state.encode(), where)
 
 
 def main(argv: Sequence[str]) -> int:

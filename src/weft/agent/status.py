@@ -17,16 +17,14 @@ from weft.agent.events import Log
 from weft.agent.given import FORMAT as GIVEN_FORMAT
 from weft.agent.given import given_path
 from weft.agent.journal import FORMAT as JOURNAL_FORMAT
+from weft.agent.measures import read_drops
 from weft.agent.table import Attachments
-from weft.drivers.rules import RulesTransport
 from weft.ipam import audit, defaults
 from weft.kernel.host import Network
 from weft.model.addresses import Address, address_of
 from weft.model.attachment import ALIAS_VERSION, AttachmentKey
 from weft.model.errors import Conflict, Invalid, NotFound
 from weft.model.ip_block import block_prefix
-from weft.render.ruleset import DROPS
-from weft.render.sets import TABLE
 from weft.store.contract import Store
 from weft.store.sqlite_file import FORMAT as STORE_FORMAT
 from weft.wire.api import (
@@ -48,6 +46,7 @@ from weft.wire.status import (
     PoolUse,
     Sessions,
     Status,
+    Watch,
     WayOut,
     WaysOut,
     Why,
@@ -88,12 +87,7 @@ class Reporter:
         """Everything that `weft status` shows."""
         service = self._service
         facts = service.node.facts
-        why = service.node.not_ready()
-        empty = service.addresses.exhausted()
-        reasons = [Why(reason="not-ready", message=why)] if why else []
-        reasons += [Why(reason="exhausted", message=empty)] if empty else []
-        hindered = service.node.hindered()
-        reasons += [Why(reason="journal-unwritable", message=hindered)] if hindered else []
+        reasons = self.reasons()
         return Status(
             version=__version__,
             node=self.node,
@@ -114,14 +108,27 @@ class Reporter:
             mtu=Mtu(value=facts.mtu, source=facts.mtu_source),
             pools=self._pools(),
             attachments=dict(Counter(a.state for a in service.attachments)),
-            drops=await self._drops(),
+            drops=await asyncio.to_thread(read_drops),
             sessions=tuple(
                 Sessions(verb=verb, result=result, count=count)
                 for (verb, result), count in sorted(service.verbs.counts.items())
             ),
             formats=self._formats(),
             capabilities=self._capabilities(),
+            metrics=service.health.listener,
+            watchdog=Watch(
+                limit=service.settings.watchdog.limit, supervisor=service.health.supervised
+            ),
         )
+
+    def reasons(self) -> list[Why]:
+        """What keeps ADD from being served; nothing when the node is ready."""
+        why = self._service.node.not_ready()
+        empty = self._service.addresses.exhausted()
+        reasons = [Why(reason="not-ready", message=why)] if why else []
+        reasons += [Why(reason="exhausted", message=empty)] if empty else []
+        hindered = self._service.node.hindered()
+        return reasons + ([Why(reason="journal-unwritable", message=hindered)] if hindered else [])
 
     def _why6(self) -> str:
         facts = self._service.node.facts
@@ -145,15 +152,7 @@ class Reporter:
         if service.readers.trouble:
             found.append(Why(reason="invalid-settings", message=service.readers.trouble))
         found += [Why(reason=reason, message=words) for reason, words in service.keeping.warnings()]
-        return found
-
-    async def _drops(self) -> dict[str, int]:
-        counters = await asyncio.to_thread(_read_counters)
-        return {
-            reason: counters[f"drop-{reason}"][0]
-            for reason in DROPS
-            if f"drop-{reason}" in counters
-        }
+        return found + service.health.warnings()
 
     def _formats(self) -> tuple[Format, ...]:
         paths = self._service.settings.paths
@@ -307,11 +306,3 @@ def _way_out(present: bool, why: str) -> WayOut:
     if present:
         return WayOut(present=True, link=why.rpartition(" ")[2], why=why)
     return WayOut(present=False, why=why)
-
-
-def _read_counters() -> dict[str, tuple[int, int]]:
-    rules = RulesTransport()  # a worker's own: the agent's is the loop's
-    try:
-        return rules.counters(TABLE)
-    finally:
-        rules.close()

@@ -21,6 +21,10 @@ class Attachments:
     def __iter__(self) -> Iterator[Attachment]:
         return iter(self._by_key.values())
 
+    def copied(self) -> list[Attachment]:
+        """All of them now, copied in one step: for other threads than the loop's."""
+        return list(self._by_key.values())
+
     def get(self, key: AttachmentKey) -> Attachment | None:
         """The attachment of a key, or None."""
         return self._by_key.get(key)

@@ -22,6 +22,7 @@ from weft.agent.server import Connection
 from weft.agent.turns import Turns
 from weft.model.attachment import AttachmentKey
 from weft.model.errors import Invalid, NotReady, WeftError
+from weft.observe.counts import REQUEST_BOUNDS, Histogram
 from weft.wire.cni import (
     Command,
     Request,
@@ -34,9 +35,14 @@ from weft.wire.cni import (
 )
 from weft.wire.local import CniAnswer, CniRequest, encode_cni_answer
 
+VERBS = tuple(command.value for command in Command)
+OTHER = "other"
+"""The verb of what is none: callers must not be able to make names for us to remember."""
+
 
 class Verbs:
-    """Dispatches CNI requests. `counts` is per (verb, outcome), where outcome is ok or a reason."""
+    """Dispatches CNI requests. `counts` is per (verb, outcome), where outcome is ok or a reason;
+    `durations` is per verb."""
 
     def __init__(
         self,
@@ -54,7 +60,9 @@ class Verbs:
         self._node = ground.node
         self._turns = turns
         self._log = ground.log
+        self._laps = ground.laps
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.durations = {verb: Histogram(REQUEST_BOUNDS) for verb in (*VERBS, OTHER)}
 
     def handle(
         self, connection: Connection, asked: CniRequest, netns: int | None
@@ -69,6 +77,8 @@ class Verbs:
             return None
         session.request = request
         if request.command is Command.ADD:
+            self._laps.mark(begun)
+            self._laps.lap("decode")
             return self._add(session, request)
         if request.command is not Command.CHECK:
             session.drop_netns()  # hundreds of DELs may wait for the kernel at once
@@ -98,21 +108,27 @@ class Verbs:
             return None
         if assigned is None or session.netns is None:
             return self._guarded(session, self._add_waiting(session, request, key))
+        self._laps.lap("plan")
         try:
             heard = session.succeed(self._attacher.perform(request, session.netns, assigned))
         except Exception as error:  # whatever it is, what has begun is undone
             return self._guarded(session, self._undo(session, key, _told(error)))
+        self._laps.lap("answer")
         return None if heard else self._guarded(session, self._unheard(session, key))
 
     async def _add_waiting(self, session: _Session, request: Request, key: AttachmentKey) -> None:
+        begun = time.perf_counter()
         async with self._turns.adding(key):
             assigned = await self._attacher.prepare(request, session.netns)
             assert session.netns is not None  # `prepare` refuses a request without one
             if not session.connection.still_there():
                 self._attacher.cancel(assigned)
                 return
+            self._laps.mark(begun)
+            self._laps.lap("plan")
             try:
                 if session.succeed(self._attacher.perform(request, session.netns, assigned)):
+                    self._laps.lap("answer")
                     return
             except Exception as error:  # whatever it is, what has begun is undone
                 raise await self._attacher.undo(key, _told(error)) from error
@@ -250,16 +266,19 @@ class _Session:
         self._end(error.reason, error)
 
     def _end(self, outcome: str, error: WeftError | None = None) -> None:
-        verb = self._asked.variables().get("CNI_COMMAND", "")[:16]
+        verb = self._asked.variables().get("CNI_COMMAND", "")
+        verb = verb if verb in VERBS else OTHER
+        seconds = time.perf_counter() - self._begun
         self._ended = True
         self._verbs.counts[verb, outcome] += 1
+        self._verbs.durations[verb].observe(seconds)
         about = str(self.request.key) if self.request and self.request.container_id else ""
         self._verbs._log.line(
             "info" if error is None else "warning",
             verb if error is None else f"{verb}: {_for_log(error)}",
             attachment=about,
             outcome=outcome,
-            ms=round((time.perf_counter() - self._begun) * 1000, 2),
+            ms=round(seconds * 1000, 2),
         )
         self.close()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 from weft.agent.events import Log
@@ -80,7 +81,7 @@ class Watcher:
         self._looking: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self.refreshed: Callable[[], Awaitable[None]] = _nothing
-        self.repairs = 0
+        self.repairs: Counter[str] = Counter()  # by kind of row
         self.overflows = 0
 
     def start(self) -> None:
@@ -221,7 +222,11 @@ class Watcher:
                 self._everybody = True
                 self._soon()
             if mended:
-                self.repairs += 1
+                self.repairs.update(
+                    type(difference.row).__name__.lower()
+                    for difference in wrong
+                    if difference.mended
+                )
                 self._log.event("warning", "Repaired", owner, "; ".join(mended))
 
     async def _compared(self, owners: tuple[str, ...]) -> dict[str, list[Difference]]:

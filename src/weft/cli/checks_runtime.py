@@ -139,8 +139,33 @@ def socket_permissions(machine: Machine) -> Iterator[Finding]:
     yield Finding(id="socket", level="ok", text=f"only root reaches {machine.socket}")
 
 
+def health(machine: Machine) -> Iterator[Finding]:
+    """The agent's endpoint answers, too: monitoring hears of the node by it."""
+    address = machine.status.metrics.address if machine.status is not None else ""
+    if not address:
+        return  # off, or not to be had, which the agent says itself
+    try:
+        status, said = machine.page(address, "/healthz")
+    except OSError as error:
+        yield Finding(
+            id="health",
+            level="warn",
+            text=f"the agent listens on {address} for its health, but cannot be asked there: "
+            f"{error}",
+            mend="let this machine reach that address, or set metrics.listen",
+        )
+        return
+    if status == 200:
+        yield Finding(id="health", level="ok", text=f"metrics and health are on {address}")
+    else:
+        yield Finding(
+            id="health", level="bad", text=f"http://{address}/healthz: {printable(said, 200)}"
+        )
+
+
 CHECKS: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
     socket_permissions,
     configuration,
     launcher,
+    health,
 )

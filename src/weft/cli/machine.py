@@ -1,4 +1,5 @@
-"""This machine as `weft doctor` sees it: files below one root, and `nft` where it is installed.
+"""This machine as `weft doctor` sees it: files below one root, `nft` where it is installed, and
+the agent's health.
 
 Only reads. The root can be any directory, which is how tests describe machines that they do not
 have. What is judged from it: `checks_runtime.py`, `checks_host.py`.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from weft.kernel import files
+from weft.model.errors import Invalid
+from weft.model.listening import Listening, Unix, read_listening
 from weft.wire.status import Status
 
 NFT_PATIENCE = 10.0
+PAGE_PATIENCE = 3.0
+PAGE_LIMIT = 1 << 20
 LARGEST = 64 << 20
 """Octets of a file that are read; /proc/kallsyms has about 15 MiB."""
 _SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"  # doctor may run with a short PATH
@@ -42,6 +48,37 @@ def nft_chains() -> list[dict[str, Any]] | None:
         return None
 
 
+def page(address: str, path: str) -> tuple[int, str]:
+    """Status and text of a page of the agent's endpoint. Raises OSError, also for what is no
+    HTTP. (http.client would cost every command 15 ms of imports.)"""
+    try:
+        where = read_listening(address, "metrics.address")
+    except Invalid as error:
+        raise OSError(error.message) from error
+    if where is None:
+        raise OSError("it is off")
+    with _connected(where) as peer:
+        peer.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        said = b""
+        while len(said) < PAGE_LIMIT and (part := peer.recv(65536)):
+            said += part
+    head, _, body = said.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    if len(words) < 3 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise OSError("no HTTP is spoken there")
+    return int(words[1]), body.decode(errors="replace").strip()
+
+
+def _connected(where: Listening) -> socket.socket:
+    if isinstance(where, Unix):
+        peer = socket.socket(socket.AF_UNIX)
+        peer.settimeout(PAGE_PATIENCE)
+        peer.connect(where.path)
+        return peer
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104
+    return socket.create_connection((host, where.port), timeout=PAGE_PATIENCE)
+
+
 class Machine:
     """What can be read. `status` is the agent's answer, None where no agent answered."""
 
@@ -53,12 +90,14 @@ class Machine:
         socket: str = "",
         chains: Callable[[], list[dict[str, Any]] | None] = nft_chains,
         now: Callable[[], float] = time.time,
+        page: Callable[[str, str], tuple[int, str]] = page,
     ) -> None:
         self.root = root
         self.status = status
         self.socket = socket
         self.chains = chains
         self.now = now
+        self.page = page
 
     def at(self, path: str) -> Path:
         """Where the machine's `path` is."""

@@ -57,6 +57,7 @@ def status_text(found: Status, now: float | None = None) -> str:
         _line("Files" if not index else "", f"{each.name} {each.path} (format {each.format})")
         for index, each in enumerate(each for each in found.formats if each.path)
     ]
+    lines += _watched(found)
     lines += [
         _line("Warnings" if not index else "", coloured(plain(each.message), "warn"))
         for index, each in enumerate(found.warnings)
@@ -116,6 +117,16 @@ def _calls(found: Status) -> list[str]:
     ]
     lines = table(["", ""], rows, header=False).splitlines()
     return [_line("Calls" if not index else "", line) for index, line in enumerate(lines)]
+
+
+def _watched(found: Status) -> list[str]:
+    """Where metrics are, and who notices a stuck agent; an older agent says neither."""
+    limit, supervisor = found.watchdog.limit, found.watchdog.supervisor
+    if not limit:
+        return []
+    metrics = plain(found.metrics.address) or ("none" if found.metrics.problem else "off")
+    other = f"its supervisor's {supervisor:g} s" if supervisor else "no supervisor watches it"
+    return [_line("Metrics", metrics), _line("Watchdog", f"{limit:g} s; {other}")]
 
 
 def _lacking(name: str, why: str) -> str:

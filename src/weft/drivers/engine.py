@@ -10,7 +10,7 @@ What rows mean is known to the drivers; the order of stages is in `drivers.contr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from weft.drivers.comparison import compare
@@ -29,6 +29,8 @@ from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Veth
 
 Shadow = dict[RowKey, Row]
+Finished = Callable[[Stage], None]
+"""Told when a stage is made true: for who measures."""
 
 
 class Step(NamedTuple):
@@ -62,6 +64,7 @@ class Engine:
         }
         self._shadow: dict[str, Shadow] = {}
         self._indexes = Indexes()
+        self.changes = 0  # rows made or taken so far
 
     @property
     def driver_table(self) -> Mapping[type[Row], Driver[Any]]:
@@ -111,7 +114,13 @@ class Engine:
 
     # -- making and taking back
 
-    def apply(self, owner: str, desired: Sequence[Row], pod_fd: int | None = None) -> None:
+    def apply(
+        self,
+        owner: str,
+        desired: Sequence[Row],
+        pod_fd: int | None = None,
+        finished: Finished | None = None,
+    ) -> None:
         """Make the owner's rows be `desired`.
 
         Rows of a pod need `pod_fd`. Raises Invalid(interface-exists), Conflict, KernelRefused;
@@ -121,7 +130,7 @@ class Engine:
         steps = self._difference(shadow, desired)
         if steps:
             with Surroundings(self.host, self._indexes, pod_fd) as surroundings:
-                self._perform(shadow, steps, surroundings)
+                self._perform(shadow, steps, surroundings, finished)
 
     def withdraw(self, owner: str) -> list[str]:
         """Take back what stands for an owner, except its links on the host, whose names are the
@@ -262,7 +271,14 @@ class Engine:
         steps += [self._step(key, row, None) for key, row in shadow.items() if key not in wanted]
         return steps
 
-    def _perform(self, shadow: Shadow, steps: Sequence[Step], surroundings: Surroundings) -> None:
+    def _perform(
+        self,
+        shadow: Shadow,
+        steps: Sequence[Step],
+        surroundings: Surroundings,
+        finished: Finished | None = None,
+    ) -> None:
+        self.changes += len(steps)
         making: dict[Stage, list[Step]] = {stage: [] for stage in Stage}
         taking: dict[Stage, list[Step]] = {stage: [] for stage in Stage}
         for step in sorted(steps, key=_rank):
@@ -274,6 +290,8 @@ class Engine:
                 self._create(shadow, batch, surroundings)
             elif batch:
                 _report(self._commit(shadow, stage, batch, surroundings))
+            if batch and finished is not None:
+                finished(stage)
         for stage in reversed(taking):
             if taking[stage]:
                 _report(self._commit(shadow, stage, taking[stage][::-1], surroundings))

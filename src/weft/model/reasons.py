@@ -173,6 +173,12 @@ REASONS: dict[str, Reason] = {
         summary="the store no longer holds the history from which a watch wanted to resume",
         action="list again and watch from the revision of that list",
     ),
+    "metrics-not-listening": Reason(
+        cni=999,
+        early=True,
+        summary="metrics and health cannot be had where the settings say; the network works",
+        action="free the address and port that the message names, or set `metrics.listen`",
+    ),
     "journal-unwritable": Reason(
         cni=11,
         early=True,

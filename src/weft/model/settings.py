@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from weft.model.errors import Invalid
+from weft.model.listening import read_listening
 from weft.model.manifests import read_manifests
 from weft.model.names import check_name
 from weft.model.strict import convert_strictly
@@ -128,6 +129,30 @@ class SocketSettings(Section, frozen=True, kw_only=True):
     ] = ""
 
 
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    """Where the agent shows metrics and health over HTTP: `/metrics`, `/healthz`, `/readyz`."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="`ADDRESS:PORT`, `[IPV6]:PORT`, `unix:/PATH` (root only) or `off`; whoever "
+            "reaches an address may read, so others than loopback are for a trusted network"
+        ),
+    ] = "127.0.0.1:9464"
+
+
+class WatchdogSettings(Section, frozen=True, kw_only=True):
+    """What happens to an agent that is stuck."""
+
+    limit: Annotated[
+        Annotated[float, Meta(ge=2, le=600)],
+        Meta(
+            description="seconds without a turn of the agent's loop after which it logs where it "
+            "is stuck and ends, so that its supervisor starts it again"
+        ),
+    ] = 30
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     """What the agent writes to standard error."""
 
@@ -170,6 +195,8 @@ class Settings(Section, frozen=True, kw_only=True):
     ipam: IpamSettings = IpamSettings()
     repair: RepairSettings = RepairSettings()
     socket: SocketSettings = SocketSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     log: LogSettings = LogSettings()
     paths: PathSettings = PathSettings()
 
@@ -206,6 +233,7 @@ def check_settings(settings: Settings) -> None:
         raise _invalid(
             "ipam.cooldownFloor", "ipam.cooldownFloor: must not be longer than ipam.cooldown"
         )
+    read_listening(settings.metrics.listen, "metrics.listen")
     _check_sockets(settings)
 
 

@@ -90,6 +90,22 @@ class Capability(Report, frozen=True, kw_only=True):
     why: str = ""
 
 
+class Listener(Report, frozen=True, kw_only=True):
+    """Where metrics and health are to be had: `ADDRESS:PORT` or `unix:/PATH`. Both empty: they are
+    switched off; `problem`: why they cannot be had."""
+
+    address: str = ""
+    problem: str = ""
+
+
+class Watch(Report, frozen=True, kw_only=True):
+    """Who notices a stuck agent. Seconds of silence until the agent ends itself, and until its
+    supervisor ends it; 0: nobody does."""
+
+    limit: float = 0.0
+    supervisor: float = 0.0
+
+
 class Sessions(Report, frozen=True, kw_only=True):
     """How often a CNI verb ended with a result: `ok`, or a reason of the catalogue."""
 
@@ -118,3 +134,5 @@ class Status(Report, frozen=True, kw_only=True):
     sessions: tuple[Sessions, ...] = ()
     formats: tuple[Format, ...] = ()
     capabilities: tuple[Capability, ...] = ()
+    metrics: Listener = Listener()
+    watchdog: Watch = Watch()
