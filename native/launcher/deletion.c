@@ -69,31 +69,47 @@ static int identify_attachment(void)
     return 0;
 }
 
+/* A file system that takes no file now, as opposed to a queue that cannot be trusted. */
+static bool is_of_the_disk(int why)
+{
+    return why == ENOSPC || why == EDQUOT || why == EROFS || why == EIO;
+}
+
 /* DEL without an agent. The queue comes before the effect, and the second attempt to connect comes
  * after both: an agent listens first, then drains, so it either saw our file or hears us now.
- * One that is there but hangs gets no second attempt. */
+ * One that is there but hangs gets no second attempt. A full disk does not keep a container from
+ * being deleted: an agent that starts gives back what has no link any more. */
 int delete_alone(enum outcome outcome)
 {
-    bool queued;
+    bool queued, removed;
     int refused = identify_attachment();
-    int why;
+    int why, unreached = 0;
 
     if (refused != 0)
         return refused;
     mark_queued(&call.request);
     queued = queue_put(call.identity.hex, call.request.bytes, call.request.length);
     why = errno;
-    if (!remove_host_link(call.identity.link))
+    removed = remove_host_link(call.identity.link);
+    if (!removed)
         note("could not remove the host link; the agent will");
     mark_sent(&call.request);
-    if (outcome != LATE
-        && ask_agent(&call.request, RECONNECT_LIMIT, ANSWER_LIMIT, &call.answer) == ANSWERED) {
-        if (queued)
-            queue_take_back(call.identity.hex);
-        return print_answer();
+    if (outcome != LATE) {
+        outcome = ask_agent(&call.request, RECONNECT_LIMIT, ANSWER_LIMIT, &call.answer);
+        unreached = outcome == UNREACHED ? errno : 0;
+        if (outcome == ANSWERED) {
+            if (queued)
+                queue_take_back(call.identity.hex);
+            return print_answer();
+        }
     }
     if (queued) {
         note("the agent is absent; the DEL is queued for it");
+        return 0;
+    }
+    if (removed && is_of_the_disk(why) && (unreached == ENOENT || unreached == ECONNREFUSED)) {
+        note("the agent is absent and the DEL could not be queued; its link is removed, and the "
+             "agent gives the rest back when it starts");
         return 0;
     }
     snprintf(call.message, sizeof call.message,

@@ -31,8 +31,8 @@ def launcher(compiled: Launcher) -> Launcher:
     return compiled
 
 
-def injected(launcher: Launcher, fault: str) -> subprocess.CompletedProcess[bytes]:
-    """A DEL with a fault at the system calls that strace's `inject` names."""
+def injected(launcher: Launcher, *faults: str) -> subprocess.CompletedProcess[bytes]:
+    """A DEL with faults at the system calls that strace's `inject` names."""
     return subprocess.run(
         [
             "unshare",
@@ -41,8 +41,7 @@ def injected(launcher: Launcher, fault: str) -> subprocess.CompletedProcess[byte
             "-qq",
             "-o",
             "/dev/null",
-            "-e",
-            f"inject={fault}",
+            *(word for fault in faults for word in ("-e", f"inject={fault}")),
             str(launcher.program),
         ],
         env=ENVIRONMENT,
@@ -82,11 +81,8 @@ def test_an_agent_that_begins_to_listen_meanwhile_gets_the_delete(launcher: Laun
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("write:error=ENOSPC:when=1", b"No space left"),
-        ("rename,renameat,renameat2:error=EROFS", b"Read-only file system"),
-        ("mkdirat:error=EROFS", b"Read-only file system"),
         ("open,openat:error=EACCES", b"Permission denied"),
-        ("fstat,newfstatat:error=EIO", b"I/O error"),
+        ("write:error=EFBIG:when=1", b"File too large"),
     ],
 )
 def test_a_delete_that_cannot_be_queued_fails_and_leaves_nothing(
@@ -97,6 +93,31 @@ def test_a_delete_that_cannot_be_queued_fails_and_leaves_nothing(
     assert b'"code":11' in run.stdout and b"could not be queued" in run.stdout
     assert words in run.stdout
     assert not launcher.queue.exists() or list(launcher.queue.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "write:error=ENOSPC:when=1",
+        "write:error=EDQUOT:when=1",
+        "rename,renameat,renameat2:error=EROFS",
+        "mkdirat:error=EROFS",
+        "fstat,newfstatat:error=EIO",
+    ],
+)
+def test_a_delete_succeeds_on_a_disk_that_takes_nothing_if_the_link_is_gone(
+    launcher: Launcher, fault: str
+) -> None:
+    run = injected(launcher, fault)
+    assert (run.returncode, run.stdout) == (0, b"")
+    assert b"could not be queued" in run.stderr
+    assert not launcher.queue.exists() or list(launcher.queue.iterdir()) == []
+
+
+def test_a_delete_that_neither_removes_the_link_nor_is_queued_fails(launcher: Launcher) -> None:
+    run = injected(launcher, "mkdirat:error=EROFS", "sendto:error=ENOBUFS")
+    assert run.returncode == 1
+    assert b'"code":11' in run.stdout
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,28 @@ class Recovery:
                 if words:
                     self._log.event("warning", reason, owner, words)
 
+    async def bury(self) -> None:
+        """Finish what lost its link since `settle`: a launcher that found no agent, and no room
+        for its file, removed it. Comes after the socket is bound."""
+        present = {link.name for link in self._node.links()}
+        vanished = [a.key for a in self._attachments if a.host_link not in present]
+        for end in await asyncio.gather(
+            *map(self._detacher.detach, vanished), return_exceptions=True
+        ):
+            if isinstance(end, Exception):
+                self._log.event("error", "NotUndone", "node", str(end))
+
     async def drain(self, directory: Path) -> None:
         """The DELs that launchers queued while no agent was there."""
+        newer: list[str] = []
         try:
-            waiting = read_queue(directory)
+            waiting = read_queue(directory, newer)
         except Conflict as error:
             self._log.event("error", "QueueRefused", str(directory), error.message)
             return
+        if newer:
+            words = f"{len(newer)} DELs of a newer launcher wait in {directory}; start its agent"
+            self._log.event("error", "QueueNewer", "node", words)
         ends = await asyncio.gather(*map(self._finish, waiting), return_exceptions=True)
         for queued, end in zip(waiting, ends, strict=True):
             if isinstance(end, Exception):

@@ -22,7 +22,8 @@ from pathlib import Path
 from weft.agent.doors import Door, RootDoor
 from weft.agent.events import Log
 from weft.model.errors import PeerFault, WeftError
-from weft.wire.local import Frame, Frames
+from weft.wire.local import Frame, Frames, OtherVersion
+from weft.wire.refusal import refusal
 
 BACKLOG = 4096
 ACCEPT_TIME = 0.003  # seconds after which others get their turn: an ADD may be done in `start`
@@ -83,6 +84,10 @@ class Connection:
             frames = self._frames.feed(data)
         except PeerFault as error:
             self._server.log.line("warning", "a peer broke the protocol", error=error.message)
+            if isinstance(error, OtherVersion):
+                # in our version: who is one release ahead reads it
+                self._asked = True
+                self.send(refusal(error))
             self.close()
             return
         for frame in frames:

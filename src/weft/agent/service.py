@@ -145,6 +145,7 @@ class Service:
         await self.recovery.settle()
         await self.recognition.locate()
         self.server.listen(self._passed)
+        await self.recovery.bury()
         tell_launchers(Path(self.settings.paths.socket), self.settings.attach.add_timeout)
         await self._drain()
         await self._publish()

@@ -8,8 +8,8 @@ A file may outlive its purpose (an agent that hung, then worked on): before acti
 
 A file is written beside its place, under a lock that its writer's death gives up, and renamed.
 Reading trusts nothing: regular files of root (or our own user) only, never through links, bounded;
-whatever else is there is renamed to .bad and left for a person. The writer is
-native/launcher/queue.c.
+whatever else is there is renamed to .bad and left for a person; but a request of a newer launcher
+stays as it is, for the newer agent. The writer is native/launcher/queue.c.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ import msgspec
 
 from weft.model.attachment import AttachmentKey
 from weft.model.errors import Conflict, PeerFault
-from weft.wire.local import MAX_REQUEST, CniRequest, Frames, Kind, decode_cni_request
+from weft.wire.local import (
+    MAX_REQUEST,
+    VERSION,
+    CniRequest,
+    Frames,
+    Kind,
+    OtherVersion,
+    decode_cni_request,
+)
 
 SUFFIX = ".req"
 _HEADER = 12
@@ -42,8 +50,9 @@ def queued_path(directory: Path, key: AttachmentKey) -> Path:
     return directory / f"{key.digest.hex()}{SUFFIX}"
 
 
-def read_queue(directory: Path) -> list[Queued]:
-    """All waiting DELs, oldest first; an absent directory is an empty queue.
+def read_queue(directory: Path, newer: list[str] | None = None) -> list[Queued]:
+    """All waiting DELs, oldest first; an absent directory is an empty queue. The names of those
+    that a newer launcher wrote are added to `newer`; they stay byte for byte.
 
     Raises Conflict where the directory is not one that only root, or our own user, can change:
     then somebody else may have written what is in it.
@@ -60,7 +69,9 @@ def read_queue(directory: Path) -> list[Queued]:
         state = os.fstat(holder)
         if state.st_uid not in (0, os.geteuid()) or state.st_mode & 0o022:
             raise Conflict(f"{directory} can be changed by others than root; remove it")
-        found = [_read_entry(holder, directory, name) for name in sorted(os.listdir(holder))]
+        left: list[str] = [] if newer is None else newer
+        names = sorted(os.listdir(holder))
+        found = [_read_entry(holder, directory, name, left) for name in names]
     finally:
         os.close(holder)
     waiting = [one for one in found if one is not None]
@@ -99,7 +110,7 @@ def clear(directory: Path) -> None:
         directory.rmdir()
 
 
-def _read_entry(holder: int, directory: Path, name: str) -> Queued | None:
+def _read_entry(holder: int, directory: Path, name: str, newer: list[str]) -> Queued | None:
     if name.endswith(".bad"):
         return None
     if name.endswith(".tmp"):
@@ -109,6 +120,11 @@ def _read_entry(holder: int, directory: Path, name: str) -> Queued | None:
         request = _read_request(holder, name) if name.endswith(SUFFIX) else None
     except FileNotFoundError:  # its launcher reached an agent and took it back
         return None
+    except OtherVersion as error:
+        if error.version > VERSION:
+            newer.append(name)
+            return None
+        request = None
     except (PeerFault, OSError):
         request = None
     if request is None:

@@ -321,6 +321,13 @@ REASONS: dict[str, Reason] = {
         summary="members of `socket.group` may read, and this would change something",
         action="run it as root, e.g. with sudo",
     ),
+    "protocol-version": Reason(
+        cni=11,
+        early=True,
+        summary="launcher or command line and agent are of releases too far apart to understand "
+        "each other",
+        action="bring them to one release; `weft version` shows both",
+    ),
     "peer-fault": Reason(
         cni=11,
         early=False,

@@ -117,6 +117,20 @@ class ApiError(msgspec.Struct, frozen=True, kw_only=True):
     field: str = ""
 
 
+class OtherVersion(PeerFault):
+    """A frame of a version that this side does not speak; `kind` is what it carries."""
+
+    default_reason = "protocol-version"
+
+    def __init__(self, version: int, kind: int) -> None:
+        super().__init__(
+            f"the peer speaks version {version} of the local protocol and this side "
+            f"{OLDEST_VERSION} to {VERSION}; bring launcher, CLI and agent to one release"
+        )
+        self.version = version
+        self.kind = kind
+
+
 class Frames:
     """Cuts what a connection yields into frames; bounded by `limit` octets a payload.
 
@@ -163,12 +177,9 @@ class Frames:
             _refuse("what was sent does not begin with the local protocol's magic")
         if len(self._held) - at < _HEADER.size:
             return None
-        _, version, _, length = _HEADER.unpack_from(self._held, at)
+        _, version, kind, length = _HEADER.unpack_from(self._held, at)
         if not OLDEST_VERSION <= version <= VERSION:
-            _refuse(
-                f"it speaks version {version} of the local protocol and this side "
-                f"{OLDEST_VERSION} to {VERSION}; bring launcher, CLI and agent to one release"
-            )
+            raise OtherVersion(version, kind)
         if length > self.limit:
             _refuse(f"a frame of {length} octets is larger than the bound of {self.limit}")
         return at + _HEADER.size + int(length)
