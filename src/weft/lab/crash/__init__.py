@@ -4,7 +4,7 @@
     faults      what is done at one: a kill, or an errno, once or for good
     tracing     strace around the launcher or on the living agent: points found, faults injected
     stage       a lab node with agent and bystander pods, and how it is looked at
-    traffic     datagrams among the bystanders, which must not be lost
+    bystanders  datagrams among the bystanders, which must not be lost
     verbs       what stands before a verb, and what the verb is
     aftermath   what comes after the fault - DEL, ADD, GC, a new agent - and what must be true then
     sweep       all points of all verbs; report    a table for people, JSON for programs

@@ -21,7 +21,7 @@ from typing import Any
 
 from weft.lab import calls, cluster, entering, nodes, snapshot, wiring
 from weft.lab.crash import tracing
-from weft.lab.crash.traffic import Flow, Traffic
+from weft.lab.crash.bystanders import Flow, Traffic
 from weft.lab.invocation import Call, execute
 from weft.lab.nodes import CLEAN_PATH
 from weft.lab.runtime import Attachment

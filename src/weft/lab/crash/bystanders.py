@@ -2,7 +2,8 @@
 
 A process of its own, so that nothing the sweep does delays it: it holds sockets inside both pods,
 sends one datagram each way every few milliseconds, and answers on a pipe how many it misses. A
-datagram counts as lost when it has not arrived a while after it was sent.
+datagram counts as lost when it has not arrived a while after it was sent. `lab.traffic` reports
+once, at its end; here every trial asks, so that a loss is known by its trial.
 """
 
 from __future__ import annotations
