@@ -33,11 +33,13 @@ class Scene:
         self.struck = struck
         self.problems: list[str] = []
         self.retried = False
+        self.killed = False
         self.lost = stage.traffic.counted().lost
 
     def play(self, then: str, *, killed: bool) -> None:
         """The follow-up of that name, with all checks before and after."""
-        self._answer(killed=killed)
+        self.killed = killed
+        self._answer()
         said = self.struck.said
         if said is not None and said.status == 0:
             self._succeeded(said)
@@ -48,12 +50,12 @@ class Scene:
 
     # -- the struck verb itself
 
-    def _answer(self, *, killed: bool) -> None:
+    def _answer(self) -> None:
         said, struck = self.struck.said, self.struck
-        if said is not None and not _is_clean(said, struck.where):
+        if said is not None and not _is_clean(said, struck):
             shown = said.stdout[:200].decode(errors="replace")
             self.problems.append(f"answered with status {said.status} and {shown!r}")
-        if struck.died and not killed and not struck.where.startswith(_LOOSE):
+        if struck.died and not self.killed and not struck.where.startswith(_LOOSE):
             self.problems.append("the agent ended")
 
     def _succeeded(self, said: Call) -> None:
@@ -125,7 +127,9 @@ class Scene:
         self.revive()
         self.delete()
         self.restored()
-        self.problems += [f"the agent's log: {line}" for line in self.stage.unforeseen()]
+        unforeseen = self.stage.unforeseen()
+        if self.killed:  # an errno that no kernel gives there may be a surprise, and is logged
+            self.problems += [f"the agent's log: {line}" for line in unforeseen]
         counted = self.stage.traffic.counted()
         if counted.lost > self.lost:
             self.problems.append(
@@ -186,12 +190,12 @@ FOLLOW_UPS: dict[str, Callable[[Scene], None]] = {
 }
 
 
-def _is_clean(said: Call, where: str) -> bool:
+def _is_clean(said: Call, struck: Struck) -> bool:
     """Exactly one JSON object, or nothing, on success; exactly one error object on failure."""
     if said.status is None or said.status < 0 or said.status >= 128:
-        return where != "" and said.status is not None  # it was the launcher that was killed
+        return struck.where != "" and said.status is not None  # it was the launcher that was killed
     if said.status == 0:
         return not said.stdout or said.json is not None
-    if not said.stdout and where.startswith("write(1<"):
-        return True  # what it had to say could not be said
+    if not said.stdout and struck.mute:
+        return said.status == 1
     return said.status == 1 and said.code is not None and bool((said.json or {}).get("msg"))

@@ -46,6 +46,9 @@ UNFORESEEN = ("Traceback (most recent call last)", "a request failed", "outcome=
 # a launcher waits that long for an ADD; a fault that keeps the agent from answering costs it whole
 SETTINGS = "attach:\n  addTimeout: 3\n"
 _START_LIMIT = 30.0
+_MENDING = 5.0  # seconds in which an agent has its journal in order again
+_AGAIN = 11  # CNI: try again later
+PATIENCE = 5.0  # seconds for what kernel and agent do late
 _ANSWER_LIMIT = 60.0
 _POD_QUESTIONS = (["link"], ["addr"], ["-4", "route"], ["-6", "route"])
 
@@ -150,8 +153,13 @@ class Stage:
         return execute(spawn, LAUNCHER, env, stdin, _ANSWER_LIMIT)
 
     def must(self, verb: str, name: str = "", **how: Any) -> Call:
-        """As `send`, where nothing was done that could make it fail."""
+        """As `send`, where nothing is done that could make it fail. What the fault before has
+        broken may take the agent a moment to mend: until then it asks to try again."""
+        deadline = time.monotonic() + _MENDING
         said = self.send(verb, name, **how)
+        while said.code == _AGAIN and time.monotonic() < deadline:
+            time.sleep(0.05)
+            said = self.send(verb, name, **how)
         if said.status != 0:
             raise WeftError(f"the stage of the sweep cannot be set: {said.summary}")
         return said
@@ -253,9 +261,9 @@ class Stage:
                 del found["nftables"][line]
         return found
 
-    def left(self, patience: float = 5.0) -> list[str]:
+    def left(self) -> list[str]:
         """What is not as it was before, once what the kernel does late is done."""
-        return snapshot.settled(self.before, self.look, patience)
+        return snapshot.settled(self.before, self.look, PATIENCE)
 
     def ledger(self, wanted: Sequence[str]) -> list[str]:
         """What is wrong with the agent's account of addresses when these pods have them."""

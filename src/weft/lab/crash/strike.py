@@ -32,11 +32,12 @@ _HELD = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
 
 class Struck(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it. `said` None: nothing was called; `where`: the call that was struck, empty
-    where the verb never came to it; `died`: the agent did."""
+    where the verb never came to it; `died`: the agent did; `mute`: the launcher could not speak."""
 
     said: Call | None
     where: str
     died: bool = False
+    mute: bool = False
 
 
 def effects(stage: Stage, verb: Verb, prepared: Prepared, victim: Victim) -> list[Point]:
@@ -78,7 +79,8 @@ def strike(stage: Stage, prepared: Prepared, victim: Victim, point: Point, fault
     if victim == "launcher":
         assert prepared.asked is not None
         said = stage.deliver_traced(*prepared.asked, injection)
-        return Struck(said=said, where=tracing.struck(stage.log))
+        mute = tracing.is_mute(stage.log)
+        return Struck(said=said, where=tracing.struck(stage.log), mute=mute)
     if prepared.asked is None:
         with _starting(stage, injection):
             _await_service(stage)

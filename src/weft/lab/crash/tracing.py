@@ -30,7 +30,7 @@ MAIN, WORKER = "main", "worker"
 _ATTACH_LIMIT = 10.0
 _CALL = re.compile(r"(?:(\d+) +)?(\w+)\((.*)")
 _DEATH = re.compile(r"(?:(\d+) +)?\+\+\+ killed by SIGKILL")
-_RESULT = re.compile(r"\)\s*=\s+(?:\?|-?[0-9]+|0x[0-9a-f]+).*$")
+_RESULT = re.compile(r"(.*)\)\s+= (?:\?|-?[0-9]+|0x[0-9a-f]+)")
 _SPELLED = re.compile(r"(main|worker):([a-z_0-9]+):([1-9][0-9]*)")
 
 
@@ -164,6 +164,11 @@ def struck(log: Path) -> str:
     return _shown(last) if killed else ""
 
 
+def is_mute(log: Path) -> bool:
+    """Whether a program was kept from writing to its standard output."""
+    return any("write(1<" in line and "(INJECTED)" in line for line in _lines(log))
+
+
 def _lines(log: Path) -> list[str]:
     try:
         return log.read_text(errors="replace").splitlines()
@@ -173,7 +178,8 @@ def _lines(log: Path) -> list[str]:
 
 def _arguments(text: str) -> str:
     """What stands between a call's brackets; a result is padded to a column."""
-    return _RESULT.sub("", text.removesuffix(" <unfinished ...>"))
+    whole = _RESULT.match(text)
+    return whole[1] if whole else text.removesuffix(" <unfinished ...>")
 
 
 def _shown(line: str) -> str:

@@ -1,0 +1,102 @@
+"""T02, T03, T04: launcher and agent killed, or failed, at each system call with an effect.
+
+The full counts are above the number of all trials, so that all points are played; a reduced run is
+a sample that the seed draws. docs/crash-safety.md says what is promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from weft.lab import entering, snapshot
+from weft.lab.crash import aftermath
+from weft.lab.crash.aftermath import Scene
+from weft.lab.crash.faults import Fault, faults
+from weft.lab.crash.sweep import Plan, Report, Sweeper, Trial
+from weft.lab.crash.tracing import Point
+
+SEED = 2
+ALL = 1000
+MISSES = 0.1  # of the trials: a busy machine moves calls from one place to another
+
+
+@pytest.fixture(scope="module")
+def sweeper() -> Iterator[Sweeper]:
+    """One stage for all; nothing of it may be left on the machine."""
+    before = snapshot.take()
+    with Sweeper() as ready:
+        yield ready
+    left = snapshot.settled(before, snapshot.take)
+    assert not left, "the sweep changed the machine itself:\n" + "\n".join(left)
+
+
+def _judge(report: Report, limit: int) -> None:
+    outcomes = [result.outcome for result in report.results]
+    print(f"seed {report.seed}: {len(outcomes)} trials, {report.datagrams} datagrams of bystanders")
+    told = [
+        f"{result.trial.command}\n  at {result.where[:200]}\n  {result.left[:3]}"
+        for result in report.failures
+    ]
+    assert not told, "\n".join(told)
+    assert outcomes.count("missed") <= max(1, MISSES * len(outcomes))
+    assert limit < ALL or len(outcomes) < limit, "these are not all trials: raise the full count"
+
+
+@pytest.mark.matrix(id="T02", full=ALL, reduced=10)
+def test_a_launcher_killed_at_any_effect_leaves_what_one_verb_removes(
+    sweeper: Sweeper, count: int
+) -> None:
+    plan = Plan(victims=("launcher",), limit=count, seed=SEED)
+    _judge(sweeper.carry_out(plan, print), count)
+
+
+@pytest.mark.matrix(id="T03", full=2 * ALL, reduced=5)
+def test_an_agent_killed_at_any_effect_leaves_what_one_verb_removes(
+    sweeper: Sweeper, count: int
+) -> None:
+    plan = Plan(victims=("agent",), limit=count, seed=SEED)
+    _judge(sweeper.carry_out(plan, print), count)
+
+
+@pytest.mark.matrix(id="T04", full=10 * ALL, reduced=12)
+def test_a_call_that_fails_gives_a_clean_answer_and_the_state_before(
+    sweeper: Sweeper, count: int
+) -> None:
+    plan = Plan(
+        verbs=("ADD", "DEL", "CHECK", "GC", "DEL-ALONE"),
+        faults=faults(["errno"]),
+        thens=("del",),
+        limit=count,
+        seed=SEED,
+    )
+    _judge(sweeper.carry_out(plan, print), count)
+
+
+def test_the_sweep_names_what_is_left_and_goes_on_with_a_new_stage(
+    sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = aftermath.FOLLOW_UPS["del"]
+
+    def leaving_a_route(scene: Scene) -> None:
+        entering.output(
+            scene.stage.node.network, ["ip", "route", "add", "blackhole", "192.0.2.77/32"]
+        )
+        honest(scene)
+
+    trial = Trial(
+        verb="ADD",
+        victim="launcher",
+        fault=Fault("kill"),
+        point=Point("main", "sendmsg", 1),
+        then="del",
+    )
+    plan = Plan(verbs=("ADD",), victims=("launcher",), thens=("del",), points=(trial.point,))
+    monkeypatch.setitem(aftermath.FOLLOW_UPS, "del", leaving_a_route)
+    monkeypatch.setattr("weft.lab.crash.stage.PATIENCE", 0.2)
+    (failure,) = sweeper.carry_out(plan, print).failures
+    assert failure.trial.command == trial.command
+    assert any("192.0.2.77" in line for line in failure.left)
+    monkeypatch.undo()
+    assert not sweeper.carry_out(plan, print).failures
