@@ -30,7 +30,8 @@ int refuse(int code, const char *reason, const char *message);
 /* Prints what the agent answered; the exit status. */
 int print_answer(void);
 
-/* DEL when the agent gave no answer; the exit status. */
-int delete_alone(enum outcome outcome);
+/* DEL when the agent gave no answer; the exit status. `deadline`: of the first attempt, which the
+ * second does not outlast by much. */
+int delete_alone(enum outcome outcome, int64_t deadline);
 
 #endif

@@ -3,6 +3,7 @@
 #include "link.h"
 #include "queue.h"
 #include "report.h"
+#include "stream.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -79,11 +80,11 @@ static bool is_of_the_disk(int why)
  * after both: an agent listens first, then drains, so it either saw our file or hears us now.
  * One that is there but hangs gets no second attempt. A full disk does not keep a container from
  * being deleted: an agent that starts gives back what has no link any more. */
-int delete_alone(enum outcome outcome)
+int delete_alone(enum outcome outcome, int64_t deadline)
 {
     bool queued, removed;
     int refused = identify_attachment();
-    int why, unreached = 0;
+    int why, left, unreached = 0;
 
     if (refused != 0)
         return refused;
@@ -95,7 +96,10 @@ int delete_alone(enum outcome outcome)
         note("could not remove the host link; the agent will");
     mark_sent(&call.request);
     if (outcome != LATE) {
-        outcome = ask_agent(&call.request, RECONNECT_LIMIT, ANSWER_LIMIT, &call.answer);
+        /* where a service manager listens it may wait for the agent to be started again */
+        left = left_until(deadline);
+        outcome = ask_agent(&call.request, RECONNECT_LIMIT, left > RETRY_LIMIT ? left : RETRY_LIMIT,
+                            &call.answer);
         unreached = outcome == UNREACHED ? errno : 0;
         if (outcome == ANSWERED) {
             if (queued)

@@ -78,6 +78,13 @@ static int add_limit(void)
     return seconds >= 1 && seconds <= 600 ? seconds * 1000 : ADD_LIMIT;
 }
 
+static int answer_limit(void)
+{
+    if (call.verb == ADD)
+        return add_limit();
+    return call.verb == STATUS ? STATUS_LIMIT : ANSWER_LIMIT;
+}
+
 static int without_answer(enum outcome outcome, int limit, int why)
 {
     static const char remedy[] = "start the agent (`weft agent`, or its service unit) and try again";
@@ -85,9 +92,9 @@ static int without_answer(enum outcome outcome, int limit, int why)
 
     if (outcome == LATE)
         snprintf(call.message, sizeof call.message,
-                 "the agent gave no answer to %s within %d s and what it had begun is undone; try "
+                 "the agent gave no answer to %s within %d.%d s and what it had begun is undone; try "
                  "again, and see its log if that persists",
-                 verbs[call.verb], limit / 1000);
+                 verbs[call.verb], limit / 1000, limit % 1000 / 100);
     else if (outcome == LOST)
         snprintf(call.message, sizeof call.message,
                  "the agent closed the connection without an answer to %s; %s", verbs[call.verb],
@@ -101,17 +108,19 @@ static int without_answer(enum outcome outcome, int limit, int why)
 
 static int hand_over(void)
 {
-    int limit = call.verb == ADD ? add_limit() : ANSWER_LIMIT;
+    int limit = answer_limit();
+    int64_t deadline;
     enum outcome outcome;
 
     if (!build_request(&call.request, call.program, call.input, call.input_length))
         return refuse(CODE_ENVIRONMENT, "invalid-environment",
                       "the CNI_ variables are larger than 512 KiB together");
+    deadline = now() + limit;
     outcome = ask_agent(&call.request, CONNECT_LIMIT, limit, &call.answer);
     if (outcome == ANSWERED)
         return print_answer();
     if (call.verb == DEL)
-        return delete_alone(outcome);
+        return delete_alone(outcome, deadline);
     return without_answer(outcome, limit, errno);
 }
 

@@ -34,6 +34,7 @@
 /* Milliseconds. Tests compile with shorter ones. */
 #define CONNECT_LIMIT 1000
 #define RECONNECT_LIMIT 200
+#define RETRY_LIMIT 1000
 #define VERSION_STDIN_LIMIT 1000
 #define STDOUT_LIMIT 10000
 #ifndef ADD_LIMIT
@@ -44,6 +45,10 @@
 #endif
 #ifndef ANSWER_LIMIT
 #define ANSWER_LIMIT 10000
+#endif
+/* A runtime that asks STATUS hears within 5 s, with connecting, that the agent is stuck. */
+#ifndef STATUS_LIMIT
+#define STATUS_LIMIT 3500
 #endif
 
 /* CNI error codes (SPEC.md 1.1.0, "Error"). */

@@ -30,7 +30,12 @@ from weft.wire.local import (
 )
 
 COMPILE = Path(__file__).parents[2] / "native" / "compile.py"
-SHORT = {"ADD_LIMIT": "300", "ANSWER_LIMIT": "600", "STDIN_LIMIT": "600"}  # milliseconds
+SHORT = {  # milliseconds
+    "ADD_LIMIT": "300",
+    "ANSWER_LIMIT": "600",
+    "STATUS_LIMIT": "400",
+    "STDIN_LIMIT": "600",
+}
 CONFIG = b'{"cniVersion":"1.0.0","name":"weft","type":"weft"}'
 ATTACHMENT = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}
 

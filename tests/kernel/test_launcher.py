@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launching import ATTACHMENT, CONFIG, Launcher, stay_silent, succeed
+from launching import ATTACHMENT, COMPILE, CONFIG, Launcher, stay_silent, succeed
 
 from weft.wire.local import (
     LAUNCHER_PROTOCOL,
@@ -227,6 +228,20 @@ def test_an_add_timeout_that_root_did_not_write_is_ignored(
     with launcher.agent(stay_silent):
         assert launcher.call("ADD").error()["code"] == 11
     assert 0.25 < time.monotonic() - begun < 0.9
+
+
+def test_a_runtime_that_asks_status_hears_early_that_the_agent_is_stuck(
+    launcher: Launcher,
+) -> None:
+    with launcher.agent(stay_silent):
+        error = launcher.call("STATUS").error()
+    assert error["code"] == 50
+    assert "within 0.4 s" in error["msg"]
+    protocol = (COMPILE.parent / "launcher" / "protocol.h").read_text()
+    limits = {
+        name: int(value) for name, value in re.findall(r"#define (\w+_LIMIT) (\d+)", protocol)
+    }
+    assert limits["CONNECT_LIMIT"] + limits["STATUS_LIMIT"] <= 4500, "5 s with everything"
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
