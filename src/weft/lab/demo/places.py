@@ -25,7 +25,7 @@ SUPERVISOR = RUN / "supervisor.pid"
 
 SYSTEMD = Path("/run/systemd/system")
 UNITS = Path("/etc/systemd/system")
-UNIT_NAMES = ("weft-boot.service", "weft.service")
+UNIT_NAMES = ("weft-boot.service", "weft.socket", "weft.service")
 
 NETNS = Path("/run/netns")
 CONTAINERS = ("weft-demo-a", "weft-demo-b")

@@ -21,6 +21,7 @@ from weft.model.errors import NotFound, NotReady
 READY_WITHIN = 20.0
 GONE_WITHIN = 15.0
 AGENT_UNIT = "weft.service"
+AGENT_UNITS = ("weft.socket", AGENT_UNIT)  # the socket first: it would start the agent again
 
 
 def has_systemd() -> bool:
@@ -47,8 +48,9 @@ def stop() -> None:
     """Stop the agent and wait until it is gone; one that does not run is not an error."""
     if has_systemd():
         # not weft-boot.service: started anew it would close the node to attached containers
-        if (places.UNITS / AGENT_UNIT).exists():
-            _systemctl("stop", AGENT_UNIT)
+        present = [name for name in AGENT_UNITS if (places.UNITS / name).exists()]
+        if present:
+            _systemctl("stop", *present)
         return
     pid, began = _supervisor()
     if pid and start_time(pid) == began:
