@@ -174,6 +174,7 @@ class Host:
         self.wires = wires
         self.settings = settings
         self.environment: dict[str, str] = {}
+        self.command: Sequence[str] = cluster.agent_command()
         self._agent: subprocess.Popen[bytes] | None = None
         calls.call(node, _install, settings)
 
@@ -194,7 +195,7 @@ class Host:
         environment = {"PATH": CLEAN_PATH, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         with self.node.path(cluster.AGENT_LOG).open("ab") as log:
             self._agent = self.node.popen(
-                cluster.agent_command(),
+                self.command,
                 env={**environment, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
