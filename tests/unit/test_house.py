@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "weft"
 
-PURE_ROOMS = ("model", "rows", "wire", "ipam", "fabric", "render")
+PURE_ROOMS = ("model", "rows", "wire", "ipam", "fabric", "firewalls", "render")
 EFFECTS = frozenset(
     {
         *("socket", "asyncio", "os", "subprocess", "time"),

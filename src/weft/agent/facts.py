@@ -37,6 +37,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     way_out6_why: str
     prefixes: tuple[tuple[Network, str], ...]  # routes and addresses of the host, ours left out
     ways_out: tuple[str, ...]  # links of default routes
+    uplink4: str | None = None  # that of the best default route of a family
+    uplink6: str | None = None
     strangers: tuple[str, ...]  # foreign links whose name begins like ours
     wiring: NodeFacts
 
@@ -59,6 +61,8 @@ def gather(view: HostView, *, mtu: int | None, ipv4: str, ipv6: str) -> Facts:
             (p.network, p.link) for p in view.prefixes if not p.link.startswith(LINK_PREFIX)
         ),
         ways_out=tuple(way.link for way in view.ways_out),
+        uplink4=uplink4,
+        uplink6=uplink6,
         strangers=strangers_among(view.skipped),
         wiring=NodeFacts(ipv6_kernel=kernel6),
     )

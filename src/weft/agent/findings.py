@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from weft.firewalls.report import findings as firewall_findings
 from weft.model.reasons import REASONS
 from weft.wire.api import Finding, IpamCheck
 from weft.wire.status import Family, Status, Why
@@ -20,7 +21,8 @@ def findings_of(status: Status, audit: IpamCheck) -> tuple[Finding, ...]:
     """One finding at least for each subject, in the order in which a person should read them."""
     return (
         *_readiness(status),
-        *(_why("warning", "warn", each) for each in status.warnings),
+        *(_why("warning", "warn", each) for each in status.warnings if not each.mend),
+        *firewall_findings(status.firewalls),
         *_families(status),
         *_capabilities(status),
         *_pools(status),

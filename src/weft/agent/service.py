@@ -26,6 +26,7 @@ from weft.agent.attach import STEPS, Attacher
 from weft.agent.check import Checker
 from weft.agent.detach import Detacher
 from weft.agent.events import Log
+from weft.agent.firewalls import Firewalls
 from weft.agent.given import Given, given_path
 from weft.agent.ground import Ground
 from weft.agent.health import Health
@@ -122,6 +123,9 @@ class Service:
         )
         ports = frozenset((self.engine.host.links.socket.port, self.rules.tables.port))
         self.watcher = Watcher(self.engine, self.node, ports, self.looking.is_up, self.log)
+        self.firewalls = Firewalls(
+            settings, lambda: self.node.facts, self.addresses.pool_prefixes, ports, self.log
+        )
         self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
         self._housekeeping: asyncio.Task[None] | None = None
         self._watchman: asyncio.Task[None] | None = None
@@ -151,6 +155,7 @@ class Service:
         await self._publish()
         self.watcher.refreshed = self._host_changed
         self.watcher.start()
+        self.firewalls.start()
         self.addresses.watch()
         # what lives now lives long: the collector need not look at it again
         gc.collect()
@@ -171,6 +176,7 @@ class Service:
             self.node.program(self.addresses.pool_prefixes(), self.addresses.block_prefixes())
         except WeftError as error:
             self.log.event("error", "NodeNotProgrammed", "node", error.message)
+        self.firewalls.again()
 
     def _try_again(self) -> None:
         """What kept ADD from being served may have passed."""
@@ -232,6 +238,7 @@ class Service:
         """Finish what runs, leave the kernel as it is: containers go on talking."""
         self.health.stop()
         self.watcher.stop()
+        self.firewalls.stop()
         for task in (self._housekeeping, self._watchman):
             if task is not None:
                 task.cancel()

@@ -119,6 +119,7 @@ class Reporter:
             watchdog=Watch(
                 limit=service.settings.watchdog.limit, supervisor=service.health.supervised
             ),
+            firewalls=service.firewalls.entries,
         )
 
     def reasons(self) -> list[Why]:
@@ -152,6 +153,7 @@ class Reporter:
         if service.readers.trouble:
             found.append(Why(reason="invalid-settings", message=service.readers.trouble))
         found += [Why(reason=reason, message=words) for reason, words in service.keeping.warnings()]
+        found += service.firewalls.warnings()
         return found + service.health.warnings()
 
     def _formats(self) -> tuple[Format, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from weft.agent import journal_file
 from weft.agent.events import Log
+from weft.agent.foreign import Order, look, record_path
 from weft.agent.forwarding import give_back
 from weft.agent.given import given_path, refuse_newer, stored
 from weft.agent.journal import Journal, remove_journal
@@ -73,6 +74,7 @@ async def teardown(settings: Settings, boot_id: str) -> None:
     tables = [row for row in node_rows(NodeRules()) if isinstance(row, Table)]
     engine.adopt("tables", tables)
     engine.withdraw("tables")
+    await asyncio.to_thread(_leave_firewalls, settings.paths, log)
     if refused:
         raise WeftError(f"these links could not be deleted: {', '.join(refused)}")
     remove_journal(journal_path)
@@ -90,6 +92,15 @@ async def close_boot(settings: Settings) -> None:
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))
     engine.apply("boot", closed_rows(pools))
+
+
+def _leave_firewalls(paths: PathSettings, log: Log) -> None:
+    """Take back what other firewalls were asked for."""
+    seen = look(Order(admit=False, record=record_path(paths)))
+    for owner, words in seen.taken_back:
+        log.line("info", "taken back", firewall=owner, words=words)
+    for trouble in seen.troubles:
+        log.line("warning", trouble)
 
 
 def _restore_sysctls(paths: PathSettings, boot_id: str, log: Log) -> None:

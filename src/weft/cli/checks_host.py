@@ -26,19 +26,6 @@ FEATURES = {
 }
 """Feature: a kernel symbol that only it has, and the module that may bring it."""
 
-OTHERS = {
-    "cni0": "the bridge plugin or flannel",
-    "flannel.1": "flannel",
-    "flannel-v6.1": "flannel",
-    "weave": "Weave Net",
-    "cilium_host": "Cilium",
-    "vxlan.calico": "Calico",
-    "kube-bridge": "kube-router",
-    "antrea-gw0": "Antrea",
-    "ovn-k8s-mp0": "OVN-Kubernetes",
-}
-OTHERS_BEGIN = {"cali": "Calico", "lxc_health": "Cilium"}
-
 ROOM = {"/run": "/run/weft", "/var/lib": "/var/lib/weft"}
 LITTLE, TOO_LITTLE = 64 << 20, 8 << 20  # octets
 FEW_FILES = 1000
@@ -104,76 +91,6 @@ def forwarding(machine: Machine) -> Iterator[Finding]:
             yield Finding(id="forwarding", level="ok", text=f"{family} is forwarded")
 
 
-def leftovers(machine: Machine) -> Iterator[Finding]:
-    """Links of other container networks: in use, or left behind."""
-    found: dict[str, list[str]] = {}
-    for link in machine.names("/sys/class/net"):
-        whose = OTHERS.get(link) or next(
-            (name for begin, name in OTHERS_BEGIN.items() if link.startswith(begin)), None
-        )
-        if whose is not None:
-            found.setdefault(whose, []).append(link)
-    for whose, links in found.items():
-        more = f" and {len(links) - 3} more" if len(links) > 3 else ""
-        yield Finding(
-            id="other-network",
-            level="warn",
-            text=f"links of {whose}: {', '.join(links[:3])}{more}; if it is no longer in use its "
-            "routes and rules may still take pods' packets",
-            mend=f"ip link delete {links[0]}",
-        )
-    if not found:
-        yield Finding(id="other-network", level="ok", text="no links of another container network")
-
-
-def forward_drops(machine: Machine) -> Iterator[Finding]:
-    """Another's chain at the forward hook that drops by default: our accept cannot override it."""
-    chains = machine.chains()
-    if chains is None:
-        yield Finding(
-            id="forward-drop",
-            level="warn",
-            text="cannot look for other tables that drop forwarded packets: nft is not installed, "
-            "or may not be run",
-            mend="apt-get install nftables",
-        )
-    dropping = [
-        each
-        for each in chains or ()
-        if each.get("hook") == "forward"
-        and each.get("policy") == "drop"
-        and each.get("table") != "weft"
-    ]
-    for each in dropping:
-        where = f"{each.get('family')} {each.get('table')} {each.get('name')}"
-        yield Finding(
-            id="forward-drop",
-            level="bad",
-            text=f"chain {where} drops forwarded packets by default, pods' among them; no rule of "
-            "weft can override that",
-            mend=f"nft insert rule {where} iifname {LINK_PREFIX}* accept; nft insert rule {where} "
-            f"oifname {LINK_PREFIX}* accept",
-        )
-    legacy = [
-        name
-        for name in ("ip", "ip6")
-        if "filter" in (machine.text(f"/proc/net/{name}_tables_names") or "").split()
-    ]
-    for name in legacy:
-        program = "iptables-legacy" if name == "ip" else "ip6tables-legacy"
-        yield Finding(
-            id="forward-drop",
-            level="warn",
-            text=f"the legacy {name}tables filter is in use; should its FORWARD policy be DROP, "
-            "pods' packets end there",
-            mend=f"{program} -S FORWARD",
-        )
-    if chains is not None and not dropping and not legacy:
-        yield Finding(
-            id="forward-drop", level="ok", text="no other table drops forwarded packets by default"
-        )
-
-
 def bridge_netfilter(machine: Machine) -> Iterator[Finding]:
     """Frames of bridges pass the IP hooks; ours match our links only, others' may not."""
     value = machine.text("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -216,15 +133,25 @@ def overlaps(machine: Machine) -> Iterator[Finding]:
     clean = True
     for pool in machine.status.pools:
         prefix = ipaddress.ip_network(pool.cidr)
-        hit = next(((each, link) for each, link in here if prefix.overlaps(each)), None)
-        if hit is not None:
+        hits = [(each, link) for each, link in here if prefix.overlaps(each)]
+        if hits:
             clean = False
+            shown = ", ".join(f"{each} by {link}" for each, link in hits[:3])
+            more = f" and {len(hits) - 3} more" if len(hits) > 3 else ""
+            # a part of the pool: what another network left behind, more likely than not
+            part = next(((e, k) for e, k in hits if e.prefixlen > prefix.prefixlen), None)
+            mend = f"disable pool {pool.name} and add one with a free range: weft apply -f FILE"
+            if part is not None:
+                mend = (
+                    f"ip {'-6 ' if prefix.version == 6 else ''}route delete {part[0]} dev "
+                    f"{part[1]} if nobody needs it; else {mend}"
+                )
             yield Finding(
                 id="pool-overlap",
                 level="bad",
-                text=f"pool {pool.name} ({pool.cidr}) overlaps the host's route {hit[0]} by "
-                f"{hit[1]}: one of both cannot be reached",
-                mend=f"disable pool {pool.name} and add one with a free range: weft apply -f FILE",
+                text=f"pool {pool.name} ({pool.cidr}) overlaps routes of the host: {shown}{more}; "
+                "one of both cannot be reached",
+                mend=mend,
             )
     if clean:
         yield Finding(id="pool-overlap", level="ok", text="no pool overlaps a route of the host")
@@ -262,8 +189,6 @@ def clock(machine: Machine) -> Iterator[Finding]:
 CHECKS: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
     kernel_features,
     forwarding,
-    leftovers,
-    forward_drops,
     bridge_netfilter,
     overlaps,
     room,

@@ -1,7 +1,7 @@
 """`weft doctor`: what is wrong with this node, and the command that would mend it.
 
 Half of it is the agent's own view, the other half is read here, so that there is an answer when
-no agent runs too. Nothing is changed. The checks: `checks_runtime.py`, `checks_host.py`.
+no agent runs too. Nothing is changed. The checks: `checks_*.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli import checks_host, checks_runtime
+from weft.cli import checks_firewalls, checks_host, checks_leftovers, checks_runtime
 from weft.cli.client import Client
 from weft.cli.columns import coloured, plain
 from weft.cli.machine import Machine
@@ -20,6 +20,12 @@ from weft.cli.output import as_text, echo
 from weft.model.errors import WeftError
 from weft.wire.api import Finding, Findings, Nothing
 
+CHECKS = (
+    *checks_runtime.CHECKS,
+    *checks_host.CHECKS,
+    *checks_firewalls.CHECKS,
+    *checks_leftovers.CHECKS,
+)
 LEVEL = 6  # width of the column of levels
 
 
@@ -66,7 +72,7 @@ def diagnose(client: Client, machine: Machine | None = None) -> list[Finding]:
 
 
 def _here(machine: Machine) -> Iterator[Finding]:
-    for check in (*checks_runtime.CHECKS, *checks_host.CHECKS):
+    for check in CHECKS:
         try:
             yield from check(machine)
         except (OSError, ValueError, IndexError) as error:

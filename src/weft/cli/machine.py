@@ -1,51 +1,38 @@
-"""This machine as `weft doctor` sees it: files below one root, `nft` where it is installed, and
-the agent's health.
+"""This machine as `weft doctor` sees it: files below one root, others' packet filters, and the
+agent's health.
 
 Only reads. The root can be any directory, which is how tests describe machines that they do not
-have. What is judged from it: `checks_runtime.py`, `checks_host.py`.
+have. What is judged from it: `checks_*.py`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from weft.kernel import files
 from weft.model.errors import Invalid
 from weft.model.listening import Listening, Unix, read_listening
 from weft.wire.status import Status
 
-NFT_PATIENCE = 10.0
+if TYPE_CHECKING:
+    from weft.agent.foreign import Survey
+
 PAGE_PATIENCE = 3.0
 PAGE_LIMIT = 1 << 20
 LARGEST = 64 << 20
 """Octets of a file that are read; /proc/kallsyms has about 15 MiB."""
-_SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"  # doctor may run with a short PATH
 
 
-def nft_chains() -> list[dict[str, Any]] | None:
-    """All chains of all tables as nft's JSON has them; None without nft, or where it fails."""
-    program = shutil.which("nft", path=_SEARCH)
-    if program is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, "-j", "list", "chains"],
-            capture_output=True,
-            timeout=NFT_PATIENCE,
-            check=True,
-        )
-        listed = json.loads(done.stdout)["nftables"]
-        return [each["chain"] for each in listed if "chain" in each]
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
-        return None
+def look_around() -> Survey:
+    """Others' packet filters; only `doctor` pays for the import."""
+    from weft.agent.foreign import survey
+
+    return survey()
 
 
 def page(address: str, path: str) -> tuple[int, str]:
@@ -88,14 +75,15 @@ class Machine:
         *,
         status: Status | None = None,
         socket: str = "",
-        chains: Callable[[], list[dict[str, Any]] | None] = nft_chains,
+        look: Callable[[], Survey] = look_around,
         now: Callable[[], float] = time.time,
         page: Callable[[str, str], tuple[int, str]] = page,
     ) -> None:
         self.root = root
         self.status = status
         self.socket = socket
-        self.chains = chains
+        self._look = look
+        self._survey: Survey | None = None
         self.now = now
         self.page = page
 
@@ -114,6 +102,20 @@ class Machine:
             return sorted(os.listdir(self.at(path)))
         except OSError:
             return []
+
+    def survey(self) -> Survey:
+        """What can be seen of others' packet filters; looked for once."""
+        if self._survey is None:
+            self._survey = self._look()
+        return self._survey
+
+    def runs(self, program: str) -> bool:
+        """Whether a process of this name runs."""
+        return any(
+            (self.text(f"/proc/{entry}/comm") or "").strip() == program[:15]
+            for entry in self.names("/proc")
+            if entry.isdigit()
+        )
 
     def kernel(self) -> str:
         """The kernel's release."""

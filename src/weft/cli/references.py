@@ -44,7 +44,17 @@ def settings_page() -> str:
         "default; a missing or empty file means all of them. An unknown key, a wrong type or a "
         "value out of range stops the agent with the dotted name in the message.",
     ]
-    for section in msgspec.structs.fields(Settings):
+    sections = [each for each in msgspec.structs.fields(Settings) if struct_in(each.type)]
+    singles = [each for each in msgspec.structs.fields(Settings) if not struct_in(each.type)]
+    for single in singles:
+        default = msgspec.json.encode(single.default).decode()
+        lines += ["", f"## `{single.encode_name}`", "", "| key | type | default | purpose |"]
+        lines += [
+            "|---|---|---|---|",
+            f"| `{single.encode_name}` | {type_text(single.type)} | `{default}` | "
+            f"{_cell(description(single.type))} |",
+        ]
+    for section in sections:
         struct = section.type
         lines += ["", f"## `{section.encode_name}`", "", _summary(struct), ""]
         lines += ["| key | type | default | purpose |", "|---|---|---|---|"]
@@ -210,6 +220,9 @@ def _defaults() -> list[str]:
     """The defaults as YAML, which for scalars is JSON after the colon."""
     lines: list[str] = []
     for section, values in msgspec.to_builtins(Settings()).items():
+        if not isinstance(values, dict):
+            lines.append(f"{section}: {msgspec.json.encode(values).decode()}")
+            continue
         lines.append(f"{section}:")
         lines += [
             f"  {key}: {msgspec.json.encode(value).decode()}" for key, value in values.items()

@@ -328,6 +328,14 @@ REASONS: dict[str, Reason] = {
         "each other",
         action="bring them to one release; `weft version` shows both",
     ),
+    "foreign-firewall": Reason(
+        cni=999,
+        early=True,
+        summary="another packet filter of the host drops pods' packets; an accept of weft's cannot "
+        "override a drop of another's",
+        action="run the commands in the message, or set foreignFirewall to admit and restart the "
+        "agent; docs/beside-others.md",
+    ),
     "peer-fault": Reason(
         cni=11,
         early=False,

@@ -153,6 +153,15 @@ class WatchdogSettings(Section, frozen=True, kw_only=True):
     ] = 30
 
 
+ForeignFirewall = Annotated[
+    Literal["report", "admit"],
+    Meta(
+        description="what to do about another firewall of the host that drops pods' packets; "
+        "report: say so; admit: also ask it, at the place it offers, to let the pools' ranges pass"
+    ),
+]
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     """What the agent writes to standard error."""
 
@@ -194,6 +203,7 @@ class Settings(Section, frozen=True, kw_only=True):
     attach: AttachSettings = AttachSettings()
     ipam: IpamSettings = IpamSettings()
     repair: RepairSettings = RepairSettings()
+    foreign_firewall: ForeignFirewall = "report"
     socket: SocketSettings = SocketSettings()
     metrics: MetricsSettings = MetricsSettings()
     watchdog: WatchdogSettings = WatchdogSettings()

@@ -18,10 +18,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 
 class Why(Report, frozen=True, kw_only=True):
-    """Something that stands in the way of `ready`, or a warning; `reason` is in the catalogue."""
+    """Something that stands in the way of `ready`, or a warning; `reason` is in the catalogue.
+    `mend`: commands, where some would mend it."""
 
     reason: str
     message: str
+    mend: str = ""
 
 
 class Family(Report, frozen=True, kw_only=True):
@@ -106,6 +108,21 @@ class Watch(Report, frozen=True, kw_only=True):
     supervisor: float = 0.0
 
 
+class ForeignFirewall(Report, frozen=True, kw_only=True):
+    """A chain of another packet filter that pods' packets pass. `drops` and `unclear` are names of
+    flows (`weft.firewalls.flows`): which it drops for certain, and of which nobody can tell.
+    `breaks`: among the dropped are some that no pod can do without."""
+
+    chain: str  # e.g. `chain ip filter FORWARD`
+    hook: str
+    owners: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
+    breaks: bool = False
+    message: str = ""
+    mend: str = ""
+
+
 class Sessions(Report, frozen=True, kw_only=True):
     """How often a CNI verb ended with a result: `ok`, or a reason of the catalogue."""
 
@@ -136,3 +153,4 @@ class Status(Report, frozen=True, kw_only=True):
     capabilities: tuple[Capability, ...] = ()
     metrics: Listener = Listener()
     watchdog: Watch = Watch()
+    firewalls: tuple[ForeignFirewall, ...] = ()

@@ -1,0 +1,181 @@
+"""Keeps what is known of others' packet filters current, and ours admitted where that is asked for.
+
+Changes of nftables are announced, so a look follows shortly after them, never more than one at a
+time and never on the loop. Legacy iptables announce nothing: where they are in use there is a look
+now and then. Who keeps taking our rules away is left alone for a while, and that is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from weft.agent.events import Log
+from weft.agent.facts import Facts
+from weft.agent.foreign import Order, Seen, look, record_path
+from weft.firewalls.owners import NAMES
+from weft.firewalls.report import REASON, reported, warnings
+from weft.kernel.host import Network
+from weft.kernel.netlink import Socket
+from weft.kernel.nftables.generations import listen_for_generations
+from weft.model.settings import Settings
+from weft.wire.status import ForeignFirewall, Why
+
+GATHER = 0.1  # seconds between an announcement and the look: programs change much at once
+PAUSE = 0.4  # seconds between two looks at least, and
+SHARE = 20  # times what the last look took, so that looking is a twentieth of a core at most
+SWEEP = 30.0  # seconds between two looks where changes are not announced
+OFTEN, LATELY = 5, 60.0  # asked again so often within so many seconds: contested
+
+
+class Firewalls:
+    """What others' packet filters do to pods; `start` and `stop` are the agent's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: Callable[[], Facts],
+        pools: Callable[[], Iterable[Network]],
+        ports: frozenset[int],
+        log: Log,
+    ) -> None:
+        """`ports`: the agent's own sockets, whose changes are not news."""
+        self._admit = settings.foreign_firewall == "admit"
+        self._record = record_path(settings.paths)
+        self._facts = facts
+        self._pools = pools
+        self._ports = ports
+        self._log = log
+        self._news = asyncio.Event()
+        self._ear: Socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._warned: set[str] = set()
+        self._troubled: set[str] = set()
+        self._stood: set[tuple[str, str]] = set()
+        self._again: dict[str, deque[float]] = {}
+        self._spared: dict[str, float] = {}
+        self._asked_about: Order | None = None
+        self.entries: tuple[ForeignFirewall, ...] = ()
+        self.seen: Seen | None = None
+
+    def start(self) -> None:
+        """Look now, and after every change from now on."""
+        loop = asyncio.get_running_loop()
+        self._ear = listen_for_generations(self._ports)
+        loop.add_reader(self._ear.fileno(), self._hear, self._ear)
+        self._news.set()
+        self._task = loop.create_task(self._keep())
+
+    def stop(self) -> None:
+        """Leave everything as it is: pods go on talking."""
+        if self._ear is not None:
+            asyncio.get_running_loop().remove_reader(self._ear.fileno())
+            self._ear.close()
+            self._ear = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def again(self) -> None:
+        """Pools or facts of the host may have changed: if they have, look again."""
+        if self._asked_about is not None and self._subject() != self._asked_about:
+            self._news.set()
+
+    def warnings(self) -> list[Why]:
+        """For the status: who leaves pods without a network, who takes our rules away."""
+        now = time.monotonic()
+        found = list(warnings(self.entries))
+        for owner, until in self._spared.items():
+            if until > now:
+                found.append(
+                    Why(
+                        reason=REASON,
+                        message=f"somebody keeps taking our rules from {NAMES[owner]}; it is asked "
+                        f"again in {until - now:.0f} s",
+                    )
+                )
+        return found
+
+    def _hear(self, ear: Socket) -> None:
+        # how many there are does not matter, nor that some were lost
+        try:
+            while True:
+                ear.receive()
+                self._news.set()
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                self._news.set()
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._patience())
+            await asyncio.sleep(GATHER)
+            self._news.clear()
+            began = time.monotonic()
+            seen = await asyncio.to_thread(look, self._order(began))
+            self._take_in(seen)
+            await asyncio.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
+
+    def _patience(self) -> float | None:
+        """How long to wait for news; None where everything is announced."""
+        seen = self.seen
+        restless = seen is None or seen.legacy or seen.troubles or self._spared
+        return SWEEP if restless else None
+
+    def _order(self, now: float) -> Order:
+        self._spared = {owner: until for owner, until in self._spared.items() if until > now}
+        self._asked_about = self._subject()
+        return msgspec.structs.replace(self._asked_about, spare=frozenset(self._spared))
+
+    def _subject(self) -> Order:
+        facts = self._facts()
+        families = ((4, facts.ipv4, facts.uplink4), (6, facts.ipv6, facts.uplink6))
+        return Order(
+            pools=tuple(self._pools()),
+            families=tuple(version for version, family, _ in families if family.on),
+            uplinks={version: link for version, _, link in families if link is not None},
+            admit=self._admit,
+            record=self._record,
+        )
+
+    def _take_in(self, seen: Seen) -> None:
+        self.seen = seen
+        self.entries = reported(seen.judgements, tuple(self._pools()))
+        for owner, words in seen.asked:
+            self._log.event("info", "FirewallAsked", NAMES[owner], f"let pass: {words}")
+        for owner, words in seen.taken_back:
+            self._log.event("info", "FirewallTakenBack", NAMES[owner], f"taken back: {words}")
+        self._count(seen)
+        broken = {each.message for each in self.entries if each.breaks}
+        for message in sorted(broken - self._warned):
+            self._log.event("warning", "ForeignFirewall", "node", message)
+        if self._warned and not broken:
+            self._log.event("info", "ForeignFirewall", "node", "pods' packets pass again")
+        for message in sorted(set(seen.troubles) - self._troubled):
+            self._log.event("warning", "FirewallTrouble", "node", message)
+        self._warned, self._troubled = broken, set(seen.troubles)
+
+    def _count(self, seen: Seen) -> None:
+        """Rules that we asked for before and had to ask for again: somebody takes them away."""
+        now = time.monotonic()
+        for owner in {owner for owner, words in seen.asked if (owner, words) in self._stood}:
+            times = self._again.setdefault(owner, deque(maxlen=OFTEN))
+            times.append(now)
+            if len(times) == OFTEN and now - times[0] < LATELY:
+                self._spared[owner] = now + LATELY
+                times.clear()
+                self._log.event(
+                    "warning",
+                    "Contested",
+                    NAMES[owner],
+                    f"somebody has taken our rules away {OFTEN} times within {LATELY:.0f} s; left "
+                    "alone for a while",
+                )
+        self._stood |= set(seen.asked)
+        self._stood -= set(seen.taken_back)
