@@ -10,14 +10,26 @@ from typing import Any
 import pytest
 from cli_run import fake, nobody, run
 from fake_agent import Fake
+from msgspec import structs
 
 from weft.agent.findings import findings_of
+from weft.agent.foreign import Survey
 from weft.cli import checks_host, checks_runtime, doctor
 from weft.cli.client import Client
-from weft.cli.machine import Machine, nft_chains
+from weft.cli.machine import Machine
 from weft.cni.install import DEFAULT_CONFLIST, MARK
 from weft.wire.api import Finding, IpamCheck, IpamProblem
-from weft.wire.status import Capability, Families, Family, PoolUse, Status, WayOut, WaysOut, Why
+from weft.wire.status import (
+    Capability,
+    Families,
+    Family,
+    ForeignFirewall,
+    PoolUse,
+    Status,
+    WayOut,
+    WaysOut,
+    Why,
+)
 
 __all__ = ["fake", "nobody"]
 
@@ -38,7 +50,7 @@ class Host:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
-        self.chains: list[dict[str, Any]] | None = []
+        self.others = Survey()
         self.now = 1_800_000_000.0
         launcher = root / "installation" / "launcher"
         self.write("installation/launcher", MARK.decode() + "0.1.0")
@@ -60,15 +72,11 @@ class Host:
         place.chmod(mode)
 
     def machine(self, status: Status | None = WELL) -> Machine:
-        return Machine(self.root, status=status, chains=lambda: self.chains, now=lambda: self.now)
+        return Machine(self.root, status=status, look=lambda: self.others, now=lambda: self.now)
 
     def ill(self, status: Status | None = WELL) -> list[Finding]:
         machine = self.machine(status)
-        found = [
-            each
-            for check in (*checks_runtime.CHECKS, *checks_host.CHECKS)
-            for each in check(machine)
-        ]
+        found = [each for check in doctor.CHECKS for each in check(machine)]
         # the disk of the machine that runs the test is not this machine's
         return [each for each in found if each.level != "ok" and each.id != "room"]
 
@@ -172,29 +180,91 @@ def test_links_of_another_network_are_named(host: Host, link: str, whose: str) -
     assert whose in host.only().text
 
 
-def test_foreign_chain_that_drops_forwarded_packets_is_named_with_its_table(host: Host) -> None:
-    forward = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward"}
-    host.chains = [
-        {**forward, "policy": "accept"},
-        {**forward, "hook": "input", "policy": "drop"},
-        {**forward, "family": "inet", "table": "weft", "policy": "drop"},
-        {"family": "ip", "table": "nat", "name": "DOCKER"},
+DROPPING = ForeignFirewall(
+    chain="chain ip filter FORWARD",
+    hook="forward",
+    owners=("docker",),
+    drops=("out",),
+    breaks=True,
+    message="chain ip filter FORWARD (Docker) drops connections of pods to the outside",
+    mend="iptables -I DOCKER-USER -s 10.244.0.0/16 -j ACCEPT",
+)
+
+
+def test_chain_that_drops_is_named_by_the_agent_or_without_one(host: Host) -> None:
+    host.others = Survey(entries=(DROPPING,))
+    assert host.ill() == []  # the agent judges for its pools
+    alone = next(each for each in host.ill(None) if each.id == "foreign-firewall")
+    assert (alone.level, alone.text, alone.mend) == ("bad", DROPPING.message, DROPPING.mend)
+    told = [
+        each
+        for each in findings_of(structs.replace(WELL, firewalls=(DROPPING,)), IpamCheck())
+        if each.id == "foreign-firewall"
     ]
+    assert told == [alone]
+
+
+def test_chain_that_closes_only_what_may_be_closed_is_to_look_at(host: Host) -> None:
+    entry = structs.replace(DROPPING, drops=("in",), breaks=False)
+    host.others = Survey(entries=(entry,))
+    assert [each.level for each in host.ill(None) if each.id == "foreign-firewall"] == ["warn"]
+
+
+def test_chain_of_which_nobody_can_tell_is_shown_with_how_to_look(host: Host) -> None:
+    entry = ForeignFirewall(
+        chain="chain inet f fwd", hook="forward", unclear=("out",), message="cannot tell"
+    )
+    host.others = Survey(entries=(entry,))
+    found = next(each for each in host.ill(None) if each.id == "foreign-firewall")
+    assert (found.level, found.mend) == ("warn", "nft list chain inet f fwd")
+
+
+def test_filters_that_cannot_be_seen_are_a_finding_of_their_own(host: Host) -> None:
+    host.others = Survey(troubles=("legacy iptables are in use",))
+    assert host.only().level == "warn"
+    assert "cannot see all packet filters" in host.only().text
+
+
+def test_chains_tables_and_directories_of_another_network_are_listed(host: Host) -> None:
+    chains = (
+        ("ip", "filter", "FLANNEL-FWD"),
+        ("ip6", "nat", "FLANNEL-POSTRTG"),
+        ("ip", "calico", "filter-FORWARD"),
+        ("ip", "filter", "DOCKER-USER"),
+    )
+    host.others = Survey(chains=chains)
+    host.write("var/lib/cni/networks/cbr0/10.0.0.2", "")
+    found = {each.text.split(";")[0]: each.mend for each in host.ill()}
+    assert found == {
+        "left by flannel: chains FLANNEL-FWD, FLANNEL-POSTRTG": "iptables-save | grep -vE "
+        "'FLANNEL-' | iptables-restore; ip6tables-save | grep -vE 'FLANNEL-' | ip6tables-restore",
+        "left by Calico: table ip calico": "nft delete table ip calico",
+        "left by the CNI plugins (bridge, portmap, host-local): /var/lib/cni/networks ('cbr0')": (
+            "rm -r /var/lib/cni/networks"
+        ),
+    }
+
+
+def test_network_that_runs_is_no_leftover_but_a_second_network(host: Host) -> None:
+    host.write("sys/class/net/flannel.1", "")
+    host.write("proc/77/comm", "flanneld\n")
+    assert "flannel runs on this node (flanneld)" in host.only().text
+    assert host.only().mend == "remove flannel from the cluster, or this node from it"
+
+
+def test_service_proxy_that_runs_is_no_finding_and_one_that_is_gone_is(host: Host) -> None:
+    host.others = Survey(chains=(("ip", "nat", "KUBE-SERVICES"),))
+    host.write("proc/77/comm", "kube-proxy\n")
     assert host.ill() == []
-    host.chains.append({**forward, "policy": "drop"})
-    assert host.only().level == "bad"
-    assert "chain ip filter FORWARD drops" in host.only().text
-    assert "nft insert rule ip filter FORWARD iifname wf* accept" in host.only().mend
+    (host.root / "proc/77/comm").unlink()
+    assert host.only().text.startswith("left by kube-proxy: chains KUBE-SERVICES")
 
 
-def test_without_nft_the_question_stays_open(host: Host) -> None:
-    host.chains = None
-    assert (host.only().id, host.only().level) == ("forward-drop", "warn")
-
-
-def test_legacy_filter_table_is_pointed_at(host: Host) -> None:
-    host.write("proc/net/ip_tables_names", "nat\nfilter\n")
-    assert host.only().mend == "iptables-legacy -S FORWARD"
+def test_tunnel_of_the_kernels_own_is_a_leftover_only_while_it_is_up(host: Host) -> None:
+    host.write("sys/class/net/tunl0/flags", "0x80\n")
+    assert host.ill() == []
+    host.write("sys/class/net/tunl0/flags", "0x81\n")
+    assert host.only().mend == "ip link set tunl0 down"
 
 
 @pytest.mark.parametrize(
@@ -357,19 +427,3 @@ def test_pool_that_is_nearly_full_and_an_audit_with_problems_are_findings() -> N
     found = findings_of(status, IpamCheck(problems=(problem,)))
     texts = [each.text for each in found if each.level == "warn" and each.id != "family"]
     assert texts == ["pool default: 220 of 254 addresses in use, 20 cooling", "leaked"]
-
-
-def test_output_of_nft_that_is_no_listing_counts_as_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "nft"
-    monkeypatch.setattr("weft.cli.machine._SEARCH", str(tmp_path))
-    assert nft_chains() is None
-    for text in ("echo nonsense", "echo '{}'", "exit 1", "echo '{\"nftables\": 3}'"):
-        program.write_text(f"#!/bin/sh\n{text}\n")
-        program.chmod(0o755)
-        assert nft_chains() is None
-    program.write_text(
-        '#!/bin/sh\necho \'{"nftables": [{"metainfo": {}}, {"chain": {"name": "x"}}]}\'\n'
-    )
-    assert nft_chains() == [{"name": "x"}]

@@ -12,16 +12,15 @@ import contextlib
 import errno
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
 
 import msgspec
 
+from weft.agent.addresses import Addresses
 from weft.agent.events import Log
-from weft.agent.facts import Facts
 from weft.agent.foreign import Order, Seen, look, record_path
+from weft.agent.node import Node
 from weft.firewalls.owners import NAMES
 from weft.firewalls.report import REASON, reported, warnings
-from weft.kernel.host import Network
 from weft.kernel.netlink import Socket
 from weft.kernel.nftables.generations import listen_for_generations
 from weft.model.settings import Settings
@@ -40,16 +39,16 @@ class Firewalls:
     def __init__(
         self,
         settings: Settings,
-        facts: Callable[[], Facts],
-        pools: Callable[[], Iterable[Network]],
+        node: Node,
+        addresses: Addresses,
         ports: frozenset[int],
         log: Log,
     ) -> None:
         """`ports`: the agent's own sockets, whose changes are not news."""
         self._admit = settings.foreign_firewall == "admit"
         self._record = record_path(settings.paths)
-        self._facts = facts
-        self._pools = pools
+        self._node = node
+        self._pools = addresses.pool_prefixes
         self._ports = ports
         self._log = log
         self._news = asyncio.Event()
@@ -134,7 +133,7 @@ class Firewalls:
         return msgspec.structs.replace(self._asked_about, spare=frozenset(self._spared))
 
     def _subject(self) -> Order:
-        facts = self._facts()
+        facts = self._node.facts
         families = ((4, facts.ipv4, facts.uplink4), (6, facts.ipv6, facts.uplink6))
         return Order(
             pools=tuple(self._pools()),

@@ -123,9 +123,7 @@ class Service:
         )
         ports = frozenset((self.engine.host.links.socket.port, self.rules.tables.port))
         self.watcher = Watcher(self.engine, self.node, ports, self.looking.is_up, self.log)
-        self.firewalls = Firewalls(
-            settings, lambda: self.node.facts, self.addresses.pool_prefixes, ports, self.log
-        )
+        self.firewalls = Firewalls(settings, self.node, self.addresses, ports, self.log)
         self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
         self._housekeeping: asyncio.Task[None] | None = None
         self._watchman: asyncio.Task[None] | None = None

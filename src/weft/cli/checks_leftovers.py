@@ -165,8 +165,10 @@ def _remains(
         yield f"chains {_some([each[2] for each in rest])}", _without(rest)
     for directory in network.directories:
         if machine.names(directory):
-            held = [printable(each) for each in machine.names(directory)]
-            yield f"{directory} ({_some(held)})", f"rm -r {directory}"
+            yield (
+                f"{directory} ({printable(_some(machine.names(directory)))})",
+                f"rm -r {directory}",
+            )
 
 
 def _without(chains: list[tuple[str, str, str]]) -> str:
