@@ -73,7 +73,7 @@ def _state(link: str) -> list[str] | None:
     """The addresses in the record of the link, as the kernel has it."""
     try:
         return Path(f"/sys/class/net/{link}/ifalias").read_text().split(" ")[6].strip().split(",")
-    except FileNotFoundError:
+    except OSError:  # none, or one that the kernel is taking down (ENODEV)
         return None
 
 

@@ -221,6 +221,24 @@ def test_a_failed_withdrawal_can_be_tried_again() -> None:
     assert kernel.held == {}
 
 
+def test_rules_whose_answer_was_lost_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transaction came true, and the kernel's word of it did not arrive (ENOBUFS)."""
+    engine, kernel = made()
+    honest = kernel.rules.commit
+
+    def unheard(messages: Sequence[bytes]) -> Outcome:
+        honest(messages)
+        return Outcome((), [Refusal(0, errno.ENOBUFS, "receive")])
+
+    monkeypatch.setattr(kernel.rules, "commit", unheard)
+    with pytest.raises(KernelRefused):
+        engine.apply("a", [thing(RULE, "r1"), thing(RULE, "r2")])
+    monkeypatch.undo()
+    assert kernel.held
+    engine.withdraw("a")
+    assert kernel.held == {}
+
+
 def test_adopted_rows_are_not_made_again_and_forgotten_ones_stay() -> None:
     engine, kernel = made()
     engine.adopt("a", [thing(RULE, "one")])

@@ -63,6 +63,7 @@ class Engine:
             kind: driver for kind, driver in self._drivers.items() if isinstance(driver, Creator)
         }
         self._shadow: dict[str, Shadow] = {}
+        self._doubtful: dict[str, Shadow] = {}  # see `_doubt`
         self._indexes = Indexes()
         self.changes = 0  # rows made or taken so far
 
@@ -111,6 +112,7 @@ class Engine:
         for link in self.links(owner):
             self._indexes.forget(link)
         self._shadow.pop(owner, None)
+        self._doubtful.pop(owner, None)
 
     # -- making and taking back
 
@@ -129,8 +131,22 @@ class Engine:
         shadow = self._shadow.setdefault(owner, {})
         steps = self._difference(shadow, desired)
         if steps:
-            with Surroundings(self.host, self._indexes, pod_fd) as surroundings:
-                self._perform(shadow, steps, surroundings, finished)
+            try:
+                with Surroundings(self.host, self._indexes, pod_fd) as surroundings:
+                    self._perform(shadow, steps, surroundings, finished)
+            except BaseException:
+                self._doubt(owner, steps)
+                raise
+        self._doubtful.pop(owner, None)
+
+    def _doubt(self, owner: str, steps: Iterable[Step]) -> None:
+        """A transaction whose answer was lost (ENOBUFS) may have come true: its elements do not
+        count as standing, and are taken back all the same."""
+        self._doubtful.setdefault(owner, {}).update(
+            (step.key, step.new)
+            for step in steps
+            if step.new is not None and step.position[0] is Stage.GUARD
+        )
 
     def withdraw(self, owner: str) -> list[str]:
         """Take back what stands for an owner, except its links on the host, whose names are the
@@ -145,7 +161,7 @@ class Engine:
         own = frozenset(names)
         steps = [
             self._step(key, row, None)
-            for key, row in shadow.items()
+            for key, row in {**self._doubtful.get(owner, {}), **shadow}.items()
             if getattr(row, "place", Place.HOST) is Place.HOST
             and type(row) is not Veth
             and getattr(row, "link", None) not in own
