@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -272,11 +273,14 @@ def test_a_log_is_appended_to_but_not_through_a_link_or_into_a_pipe(home: Path) 
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(home: Path) -> None:
-    for name, when in ((".file.old.tmp", 1), (".file.new.tmp", time.time())):
+    for name in (".file.left.tmp", ".file.new.tmp"):
         (home / name).touch()
-        os.utime(home / name, (when, when))
-    files.replace(home / "file", b"x")
-    assert sorted(each.name for each in home.iterdir()) == [".file.new.tmp", "file"]
+    with (home / ".file.new.tmp").open("rb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        files.replace(home / "file", b"x")
+        assert sorted(each.name for each in home.iterdir()) == [".file.new.tmp", "file"]
+    files.replace(home / "file", b"y")
+    assert [each.name for each in home.iterdir()] == ["file"]
 
 
 def _settings(home: Path) -> Settings:

@@ -11,11 +11,11 @@ Root, here, is user 0 or the user of this process. Next: `agent.places` for the 
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -26,8 +26,6 @@ from weft.model.errors import Conflict, NotFound
 MAX_LINKS = 40
 """Symbolic links on the way to a directory, as the kernel has it (path_resolution(7))."""
 
-UNFINISHED = 60.0
-"""Seconds after which the writer of an unfinished file is surely gone."""
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -138,9 +136,7 @@ def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = Fa
     in .tmp: nobody takes it for the file. Raises Conflict where the directory is not safe."""
     check_directory(path.parent)
     _clear_unfinished(path)
-    descriptor, unfinished = tempfile.mkstemp(
-        prefix=f".{path.name[:200]}.", suffix=".tmp", dir=path.parent
-    )
+    descriptor, unfinished = _begin(path)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -150,7 +146,7 @@ def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = Fa
                 os.fchown(file.fileno(), 0, 0)
             if durable:
                 os.fsync(file.fileno())
-        os.rename(unfinished, path)
+            os.rename(unfinished, path)  # locked until it is in its place
     except BaseException as error:
         with suppress(FileNotFoundError):
             os.unlink(unfinished)
@@ -198,12 +194,27 @@ def kind_of(mode: int) -> str:
     return "a file"
 
 
+def _begin(path: Path) -> tuple[int, str]:
+    """A new file beside the path, locked as long as it is open: what nobody has locked is what a
+    killed writer left. Another writer may clear it away in the moment before it is locked."""
+    while True:
+        descriptor, unfinished = tempfile.mkstemp(
+            prefix=f".{path.name[:200]}.", suffix=".tmp", dir=path.parent
+        )
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, unfinished
+        os.close(descriptor)
+
+
 def _clear_unfinished(path: Path) -> None:
-    """Remove what writers left that were killed; one that is at work is younger."""
+    """Remove what writers left that were killed; one that is at work has its file locked."""
     for left in path.parent.glob(f".{glob.escape(path.name[:200])}.*.tmp"):
-        with suppress(OSError):  # renamed into place in this moment, or no file at all
-            if time.time() - os.lstat(left).st_mtime > UNFINISHED:
-                left.unlink()
+        # an error: it is being written, was renamed in this moment, or is no file at all
+        with suppress(OSError), open(os.open(left, _READ), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _holder(path: Path) -> tuple[int, str]:
