@@ -10,9 +10,13 @@ from namespace_fixture import new_namespace, on_a_node
 from weft.kernel.host import link_name
 from weft.kernel.namespaces import entered
 from weft.kernel.netlink import Socket, frames
-from weft.kernel.notifications import listen
+from weft.kernel.notifications import Well, listen
 
 ROUTE, LINKS = 0, 1
+OURS = "wf" + "a" * 13
+WELL = Well(
+    prefix=b"wf", length=15, group=7, mac=bytes.fromhex("0a7765667400"), mtu=1500, mark=b"weft:"
+)
 NEW, DELETED = 16, 17
 
 
@@ -48,7 +52,7 @@ def heard(socket: Socket) -> set[tuple[str, int]]:
 @on_a_node
 def test_a_container_that_sets_its_end_up_and_down_is_not_heard() -> None:
     ours, foreign = pair("wfpod"), pair("up0")
-    with listen(ROUTE, [LINKS], ignore=(), unless_down="wf") as socket:
+    with listen(ROUTE, [LINKS], ignore=(), well=WELL) as socket:
         flap(ours)
         assert heard(socket) == set()
         flap(foreign)
@@ -58,7 +62,7 @@ def test_a_container_that_sets_its_end_up_and_down_is_not_heard() -> None:
 @on_a_node
 def test_what_happens_to_the_node_s_end_is_heard() -> None:
     inside = pair("wfpod")
-    with listen(ROUTE, [LINKS], ignore=(), unless_down="wf") as socket:
+    with listen(ROUTE, [LINKS], ignore=(), well=WELL) as socket:
         ip("link", "set", "wfpod", "down")
         assert heard(socket) == {("wfpod", NEW)}
         with entered(inside):

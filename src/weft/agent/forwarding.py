@@ -94,6 +94,48 @@ def switch_on(memory: Memory, writes: Iterable[tuple[str, str]], links: Iterable
     return written
 
 
+def shut(links: Iterable[str]) -> frozenset[str]:
+    """sysctls of links that do not forward IPv4 although the node does: somebody wants it so.
+
+    Empty where the node does not forward: then nothing can be told.
+    """
+    if sysctl.read(FORWARD4) != "1":
+        return frozenset()
+    return frozenset(
+        path for link in (*links, "default") if sysctl.read(path := forwarding4(link)) == "0"
+    )
+
+
+def keep_shut(paths: Iterable[str], written: Iterable[str]) -> list[str]:
+    """Switching the node's forwarding on has opened every link: shut those again that were so
+    before somebody switched it off. Returns the paths written."""
+    return _write([(path, "0") for path in paths]) if FORWARD4 in written else []
+
+
+def open_ways_out(given: Memory, links: Iterable[str]) -> list[str]:
+    """Where forwarding is of our making, a way out that was shut since is damage: containers would
+    get no answers. What forwarded before us is its owner's. Returns the paths written."""
+    if all(path != FORWARD4 for path, _, _ in given.remembered()):
+        return []
+    return _write([(forwarding4(link), "1") for link in links])
+
+
+def forwarding4(link: str) -> str:
+    """The sysctl that says whether what comes in by a link is forwarded."""
+    return f"net/ipv4/conf/{link}/forwarding"
+
+
+def _write(writes: Iterable[tuple[str, str]]) -> list[str]:
+    """Write what is not so already, where there is such a file."""
+    written = []
+    for path, value in writes:
+        if sysctl.read(path) not in (None, value) and not sysctl.write(
+            [sysctl.message(path, value)]
+        ):
+            written.append(path)
+    return written
+
+
 def _carried_along(path: str, links: Iterable[str]) -> list[tuple[str, str, str]]:
     """What the kernel changes too when forwarding is switched off again: links that forwarded by
     themselves, and the node's will to be redirected. Remembered as (path, before, before)."""

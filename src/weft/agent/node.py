@@ -12,11 +12,20 @@ import msgspec
 
 from weft.agent.events import Log
 from weft.agent.facts import Facts, gather
-from weft.agent.forwarding import Memory, is_ours, switch_on, uplinks, wanted
+from weft.agent.forwarding import (
+    Memory,
+    is_ours,
+    keep_shut,
+    open_ways_out,
+    shut,
+    switch_on,
+    uplinks,
+    wanted,
+)
 from weft.drivers.engine import Engine
 from weft.drivers.rules import same_kind
 from weft.kernel import namespaces
-from weft.kernel.host import HostLink, Network, read_host, read_links
+from weft.kernel.host import HostLink, HostView, Network, read_host, read_links
 from weft.kernel.netlink import Socket
 from weft.kernel.routes import PROTOCOL
 from weft.model.attachment import LINK_PREFIX
@@ -41,7 +50,9 @@ class Node:
         self._given = given
         self._log = log
         self._socket = Socket(NETLINK_ROUTE)
+        self._shut: frozenset[str] = frozenset()
         self.namespace = namespaces.own()
+        self._view = self.look()
         self.facts: Facts = self._gather()
         self._trouble = "the agent is starting"
         self._guarded = False
@@ -53,11 +64,16 @@ class Node:
     def _gather(self) -> Facts:
         network = self._settings.network
         mtu = network.mtu if isinstance(network.mtu, int) else None
-        view = read_host(self._socket, skip_protocol=PROTOCOL, skip_links=LINK_PREFIX)
-        return gather(view, mtu=mtu, ipv4=network.ipv4, ipv6=network.ipv6)
+        return gather(self._view, mtu=mtu, ipv4=network.ipv4, ipv6=network.ipv6)
 
-    def refresh(self) -> None:
-        """Read the facts again; what changed for pods to come is an event."""
+    def look(self) -> HostView:
+        """The host as it is now. Reads whole tables: for a worker, with a socket of its own."""
+        with Socket(NETLINK_ROUTE) as via:
+            return read_host(via, skip_protocol=PROTOCOL, skip_links=LINK_PREFIX)
+
+    def refresh(self, view: HostView) -> None:
+        """Take new facts from a look; what changed for pods to come is an event."""
+        self._view = view
         before, self.facts = self.facts, self._gather()
         for name in ("ipv4", "ipv6", "way_out4", "way_out6", "mtu"):
             old, new = getattr(before, name), getattr(self.facts, name)
@@ -130,7 +146,8 @@ class Node:
         """Switch forwarding on, once the ruleset stands. Raises WeftError and stays not ready."""
         if not self._guarded:
             return
-        facts, links = self.facts, read_links(self._socket, skip=LINK_PREFIX)
+        facts, links = self.facts, self._view.links
+        names = [link.name for link in links]
         writes = wanted(
             uplinks(links, facts.ways_out),
             ipv4=facts.ipv4.on,
@@ -138,10 +155,13 @@ class Node:
             ours=is_ours(self._given),
         )
         try:
-            written = switch_on(self._given, writes, [link.name for link in links])
+            written = switch_on(self._given, writes, names)
+            written += keep_shut(self._shut, written)
+            written += open_ways_out(self._given, facts.ways_out)
         except WeftError as error:
             self._trouble = f"forwarding cannot be switched on: {error.message}"
             raise
+        self._shut = shut(names)
         self._trouble = ""
         for path in written:
             self._log.event("info", "SysctlWritten", "node", f"wrote {path}")

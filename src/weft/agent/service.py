@@ -48,7 +48,7 @@ from weft.agent.table import Attachments
 from weft.agent.teardown import close_boot, refuse_beside_agent, teardown
 from weft.agent.turns import Turns
 from weft.agent.verbs import Verbs
-from weft.agent.watch import Watcher
+from weft.agent.watch import Links, Watcher
 from weft.cni.queue import changed_at
 from weft.drivers.engine import Engine
 from weft.drivers.removal import Looking, delete_links
@@ -122,7 +122,8 @@ class Service:
             checker=Checker(ground, repair_pods=settings.repair.pods),
         )
         ports = frozenset((self.engine.host.links.socket.port, self.rules.tables.port))
-        self.watcher = Watcher(self.engine, self.node, ports, self.looking.is_up, self.log)
+        links = Links(is_up=self.looking.is_up, owner=self.attachments.owner_of)
+        self.watcher = Watcher(self.engine, self.node, ports, links, self.log)
         self.firewalls = Firewalls(settings, self.node, self.addresses, ports, self.log)
         self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
         self._housekeeping: asyncio.Task[None] | None = None

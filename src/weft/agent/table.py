@@ -34,6 +34,11 @@ class Attachments:
         key = self._by_link.get(link)
         return self._by_key.get(key) if key is not None else None
 
+    def owner_of(self, link: str) -> str | None:
+        """Under which name the engine knows the rows of a host link's attachment, or None."""
+        key = self._by_link.get(link)
+        return str(key) if key is not None else None
+
     def put(self, attachment: Attachment) -> None:
         """Add or replace."""
         self._by_key[attachment.key] = attachment

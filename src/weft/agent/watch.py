@@ -1,46 +1,83 @@
-"""Noticing what others do to our objects on the host, and mending it.
+"""Noticing what others do to our objects on the host, and having it mended.
 
 Sockets of every protocol that a driver watches; what we did ourselves is told by the sender's port
-and skipped. A foreign change of a row that stands for somebody marks its owner; a short while later
-all marked owners are compared with the kernel and mended at once. A socket that overflowed
-(ENOBUFS), and a slow sweep, look at everybody. Changes of the host's own routes, addresses and
-links refresh the node's facts.
+and dropped by the kernel. What notifications say is gathered for a moment (`agent.notices`), then
+the owners of what changed are compared with the kernel and mended (`agent.mending`). What was
+mended is looked at once more. A socket that overflowed (ENOBUFS) means a look at everything, and a
+sweep (`agent.sweep`) does so anyway. Changes of the host's own routes, addresses and links refresh
+the node's facts.
+
+    notifications ─┐                     ┌─ facts, forwarding
+    sysctl files  ─┼─ gather 50 ms ─ look ┼─ compare in a worker ─ mend in slices ─ look again
+    sweep 30 s    ─┘                     └─ strangers in our tables, on our links
+
+Whoever makes us look without end finds the looks rarer: a twentieth of the time goes into them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from weft.agent.events import Log
-from weft.agent.node import NETLINK_ROUTE, Node
-from weft.drivers.comparison import compare
-from weft.drivers.contract import Difference
+from weft.agent.mending import Doubt, Mender, shown
+from weft.agent.node import OWNER, Node
+from weft.agent.notices import Heard, Notices, link_keys
+from weft.agent.sweep import Sweeper
+from weft.agent.sysctls import SysctlEar
 from weft.drivers.engine import Engine
-from weft.drivers.rules import RulesTransport
-from weft.drivers.surroundings import Host
-from weft.kernel.host import AF_INET, link_name
-from weft.kernel.netlink import Socket, frames, sender
-from weft.kernel.notifications import listen
-from weft.kernel.routes import PROTOCOL
-from weft.model.attachment import LINK_PREFIX
-from weft.model.errors import KernelRefused, WeftError
-from weft.render.sets import strangers_among
-from weft.rows.base import Place
-from weft.rows.links import Address, Veth
-from weft.rows.routes import MAIN_TABLE, Neighbour, Route
-from weft.rows.rules import Set
+from weft.drivers.links import differs
+from weft.drivers.strays import KINDS
+from weft.kernel.netconf import RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF
+from weft.kernel.netlink import Socket
+from weft.kernel.notifications import Well, ignoring, listen
+from weft.kernel.rtnetlink import NETLINK_ROUTE
+from weft.model.attachment import (
+    ALIAS_MARK,
+    HOST_LINK_LENGTH,
+    HOST_MAC,
+    LINK_PREFIX,
+    LIVE_GROUP,
+)
+from weft.model.errors import WeftError
+from weft.rows.base import RowKey
+from weft.rows.links import Veth
 
 GATHER = 0.05  # seconds between the first notification and the look at what changed
-SWEEP = 60.0  # seconds between two looks at everything
-FEW = 20  # owners that are compared on the loop; more go to a worker
-READ_AT_ONCE = 64  # notifications read in one turn of the loop
-RTM_LINK, RTM_ADDRESS, RTM_ROUTE, RTM_NEIGHBOUR = 16, 20, 24, 28  # the first of each four
-FACT_GROUPS = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
-IFF_UP = 1
+URGENT = 0.002  # the same where packet rules have changed: they may stand open
+SHARE = 20  # a look of so long is followed by so many times as long without one
+SLOWEST = 0.5  # seconds at most between two looks at what notifications say
+HOST_SLOWEST = 60.0  # the same of the host's own tables, which may be of any size
+SWEEP = 30.0  # seconds between two looks at everything
+TICK = 1.0  # seconds between two looks for new links whose files to listen to
+LOST_APART = (1.0, 30.0)  # seconds between looks at everything after lost notifications
+READ_FOR = 0.002  # seconds of one turn of the loop that reading notifications may take
+READ_AT_MOST = 2000  # datagrams a second; the rest waits in the socket, or is lost and looked for
+HOST_GROUPS = (1, 5, 7, 9, 11, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF)
+"""RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE and forwarding."""
+
+
+_LINK_LOST = "the container has no network until it is made anew"
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How much of a socket was read within the current second."""
+
+    protocol: int
+    socket: Socket
+    since: float = 0.0
+    datagrams: int = 0
+
+
+class Links(NamedTuple):
+    """What is known of links without asking netlink: `owner` by the name of the host's end."""
+
+    is_up: Callable[[str], bool]
+    owner: Callable[[str], str | None]
 
 
 class Watcher:
@@ -51,132 +88,166 @@ class Watcher:
         engine: Engine,
         node: Node,
         ports: frozenset[int],
-        is_up: Callable[[str], bool],
+        links: Links,
         log: Log,
     ) -> None:
-        """`ports`: the agent's own sockets, whose changes are not news. `is_up`: of a link."""
-        self._is_up = is_up
+        """`ports`: the agent's own sockets, whose changes are not news."""
         self._engine = engine
-        self._drivers = tuple(dict.fromkeys(engine.driver_table.values()))
-        self._others = tuple(
-            d for d in self._drivers if d.watch and d.watch.protocol != NETLINK_ROUTE
-        )
-        table = engine.driver_table
-        self._about = {
-            RTM_LINK: table[Veth],
-            RTM_ADDRESS: table[Address],
-            RTM_ROUTE: table[Route],
-            RTM_NEIGHBOUR: table[Neighbour],
-        }
-        self._names = _Known(engine)
-        self._ports = ports
         self._node = node
+        self._ports = ports
+        self._links = links
         self._log = log
-        self._sockets: list[tuple[int, Socket]] = []
-        self._marked: set[str] = set()
-        self._down: set[str] = set()
-        self._everybody = False
-        self._stale = False
+        self._notices = Notices(engine)
+        self._mender = Mender(engine, log)
+        self._sweeper = Sweeper()
+        self._ear = SysctlEar(self._file_written, self._host_written, log)
+        self._sockets: list[_Reading] = []
+        self._mtu = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
         self._looking: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._again: set[str] = set()
+        self._rest = 0.0
+        self._host_rest = 0.0
+        self._lost = 0.0
+        self._lost_apart = LOST_APART[0]
+        self._turn = asyncio.Lock()
         self.refreshed: Callable[[], Awaitable[None]] = _nothing
-        self.repairs: Counter[str] = Counter()  # by kind of row
         self.overflows = 0
+
+    # -- figures
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """How many rows were mended, by kind; a kind of a stranger's that was removed counts."""
+        return dict(self._mender.repairs)
+
+    def contested(self) -> list[str]:
+        """What somebody changes as soon as it is mended, in words."""
+        return [shown(key) for key in self._mender.contest.contested()]
+
+    # -- life
 
     def start(self) -> None:
         """Listen from now on."""
-        groups: dict[int, set[int]] = {NETLINK_ROUTE: set(FACT_GROUPS)}
-        for driver in self._drivers:
+        groups: dict[int, set[int]] = {NETLINK_ROUTE: set(HOST_GROUPS)}
+        for driver in dict.fromkeys(self._engine.driver_table.values()):
             if driver.watch is not None:
                 groups.setdefault(driver.watch.protocol, set()).update(driver.watch.groups)
         loop = asyncio.get_running_loop()
+        self._mtu = self._node.facts.mtu
         for protocol, wanted in groups.items():
-            ours = LINK_PREFIX if protocol == NETLINK_ROUTE else ""
-            sock = listen(protocol, sorted(wanted), ignore=self._ports, unless_down=ours)
-            self._sockets.append((protocol, sock))
-            loop.add_reader(sock.fileno(), self._readable, protocol, sock)
-        self._sweeping = loop.create_task(self._sweep())
+            sock = listen(protocol, sorted(wanted), ignore=self._ports, well=self._well(protocol))
+            reading = _Reading(protocol, sock)
+            self._sockets.append(reading)
+            loop.add_reader(sock.fileno(), self._readable, reading)
+        self._ear.start()
+        self._sweeping = loop.create_task(self._keep_looking())
 
     def stop(self) -> None:
         """Stop listening."""
         loop = asyncio.get_running_loop()
-        for _, sock in self._sockets:
-            loop.remove_reader(sock.fileno())
-            sock.close()
+        for reading in self._sockets:
+            loop.remove_reader(reading.socket.fileno())
+            reading.socket.close()
         self._sockets.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._ear.stop()
+        for timer in (self._timer, *self._timers):
+            if timer is not None:
+                timer.cancel()
         for task in (self._looking, self._sweeping):
             if task is not None:
                 task.cancel()
+        self._sweeper.close()
 
-    def _readable(self, protocol: int, sock: Socket) -> None:
-        for _ in range(READ_AT_ONCE):
-            try:
-                datagram = sock.receive()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self.overflows += 1
-                self._everybody = True
-                self._soon()
-                return
-            self._noticed(protocol, datagram)
+    def _well(self, protocol: int) -> Well | None:
+        if protocol != NETLINK_ROUTE:
+            return None
+        return Well(
+            prefix=LINK_PREFIX.encode(),
+            length=HOST_LINK_LENGTH,
+            group=LIVE_GROUP,
+            mac=HOST_MAC,
+            mtu=self._mtu,
+            mark=ALIAS_MARK.encode(),
+        )
 
-    def _noticed(self, protocol: int, datagram: bytes) -> None:
-        own_accord = sender(datagram) == 0
-        for kind, _, _, body in frames(datagram):
-            if protocol != NETLINK_ROUTE:
-                for driver in self._others:
-                    self._mark(driver.touched(kind, body, self._names))
-                continue
-            family = kind & ~3  # RTM_NEWxxx, RTM_DELxxx, RTM_GETxxx are neighbours
-            if self._is_news(family, body):
-                self._stale = True
-                self._soon()
-            elif own_accord and kind == RTM_LINK:
-                self._changed_by_itself(body)
-                continue
-            if family == RTM_LINK and self._engine.number(_name(body)) is None:
-                continue  # nobody's: it is being deleted, or was never ours
-            about = self._about.get(family)
-            if about is not None and not self._everybody:
-                self._mark(about.touched(kind, body, self._names))
+    # -- hearing
 
-    def _changed_by_itself(self, body: memoryview) -> None:
-        """The kernel announces birth, carrier and, before Linux 6.2, what others set, without
-        saying who asked. Only a link that stays down needs a look."""
-        name = _name(body)
-        if _is_up(body):
-            self._down.discard(name)
-        else:
-            self._down.add(name)
-            self._soon()
+    def _readable(self, reading: _Reading) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - reading.since > 1.0:
+            reading.since, reading.datagrams = now, 0
+        try:
+            while loop.time() - now < READ_FOR:
+                if reading.datagrams >= READ_AT_MOST:
+                    loop.remove_reader(reading.socket.fileno())
+                    self._later(1.0 - (now - reading.since), self._read_on, reading)
+                    break
+                self._notices.hear(reading.protocol, reading.socket.receive())
+                reading.datagrams += 1
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._overflowed(now)
+        if self._notices.heard.anything:
+            self._soon(URGENT if reading.protocol != NETLINK_ROUTE else GATHER)
 
-    def _is_news(self, family: int, body: memoryview) -> bool:
-        """Whether the host's own addresses, links or ways out may have changed."""
-        if family == RTM_LINK:
-            name = _name(body)
-            return not name.startswith(LINK_PREFIX) or bool(strangers_among((name,)))
-        if family == RTM_ROUTE:
-            # struct rtmsg: family, dst_len, src_len, tos, table, protocol; pods have host routes
-            whole = body[1] == (32 if body[0] == AF_INET else 128)
-            return not whole and body[4] == MAIN_TABLE and body[5] != PROTOCOL
-        return family == RTM_ADDRESS
+    def _read_on(self, reading: _Reading) -> None:
+        if reading in self._sockets:
+            loop = asyncio.get_running_loop()
+            reading.since, reading.datagrams = loop.time(), 0
+            loop.add_reader(reading.socket.fileno(), self._readable, reading)
 
-    def _mark(self, keys: Iterable[tuple[object, ...]]) -> None:
-        for key in keys:
-            owner = self._engine.owner_of(key)
-            if owner is not None:
-                self._marked.add(owner)
-                self._soon()
+    def _overflowed(self, now: float) -> None:
+        """Notifications were lost: look at everything, but not without end."""
+        self.overflows += 1
+        quiet = now - self._lost
+        if quiet > 2 * LOST_APART[1]:
+            self._lost_apart = LOST_APART[0]
+        if self._lost and quiet < self._lost_apart:
+            return  # a look is under way, or the sweep comes
+        self._lost = now
+        self._lost_apart = min(LOST_APART[1], self._lost_apart * 2)
+        self._notices.heard.everything = True
+        self._later(LOST_APART[0], self._everything)  # for what is lost until then
 
-    def _soon(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER, self._look)
+    def _everything(self) -> None:
+        self._notices.heard.everything = True
+        self._soon()
+
+    def _file_written(self, key: RowKey) -> None:
+        self._notices.heard.keys.add(key)
+        self._soon()
+
+    def _host_written(self) -> None:
+        self._notices.heard.forwarding = True
+        self._soon()
+
+    # -- looking
+
+    def _later(self, delay: float, act: Callable[..., None], *arguments: object) -> None:
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            self._timers.discard(timer)
+            act(*arguments)
+
+        timer = loop.call_later(max(0.0, delay), run)
+        self._timers.add(timer)
+
+    def _soon(self, gather: float = GATHER) -> None:
+        loop = asyncio.get_running_loop()
+        when = max(loop.time() + gather, self._rest)
+        if self._timer is not None and self._timer.when() <= when:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -186,111 +257,150 @@ class Watcher:
         self._looking = asyncio.get_running_loop().create_task(self._settle())
 
     async def _settle(self) -> None:
-        # every link is born down, and most are up by now
-        down = [name for name in self._down if not self._is_up(name)]
-        self._down.clear()
-        self._mark(("Up", Place.HOST, name) for name in down)
-        marked, everybody, stale = self._marked, self._everybody, self._stale
-        self._marked, self._everybody, self._stale = set(), False, False
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        async with self._turn:
+            heard = self._notices.take()
+            if heard.forwarding:
+                self._forward()
+            try:
+                await self._mend(heard)
+            except WeftError as error:
+                self._log.event("error", "NotRepaired", "node", error.message)
+        now = loop.time()
+        self._rest = now + min(SLOWEST, SHARE * (now - begun))
+        if heard.host:
+            await self._look_at_host()
+
+    async def _look_at_host(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        if begun < self._host_rest:
+            self._later(self._host_rest - begun, self._host_changed)
+            return
         try:
-            if stale:
-                self._node.refresh()
-                self._node.forward()
-                await self.refreshed()
-            if everybody:
-                await self._mend(self._engine.owners)
-            elif marked:
-                await self._mend(tuple(marked))
+            self._node.refresh(await asyncio.to_thread(self._node.look))
+            self._forward()
+            await self.refreshed()
         except WeftError as error:
-            self._log.event("error", "NotRepaired", "node", error.message)
+            self._log.event("error", "HostUnreadable", "node", error.message)
+        now = loop.time()
+        self._host_rest = now + min(HOST_SLOWEST, SHARE * (now - begun))
+        if self._node.facts.mtu != self._mtu:
+            self._mtu = self._node.facts.mtu
+            for reading in self._sockets:
+                well = self._well(reading.protocol)
+                ignoring(reading.socket, ignore=self._ports, well=well)
+
+    def _forward(self) -> None:
+        try:
+            self._node.forward()
+        except WeftError as error:
+            self._log.event("error", "NodeNotForwarding", "node", error.message)
+
+    def _host_changed(self) -> None:
+        self._notices.heard.host = True
+        self._soon()
+
+    async def _mend(self, heard: Heard) -> None:
+        again, self._again = self._again, set()
+        if heard.everything:
+            await self._examine(Doubt(owners=self._engine.owners, rules=True))
+            return
+        doubt = self._doubt(heard)
+        owners = {*doubt.owners, *again}
+        if owners or doubt.rules or doubt.suspects or doubt.strays:
+            await self._examine(doubt._replace(owners=owners), first=not again)
+
+    def _doubt(self, heard: Heard) -> Doubt:
+        """What the notices say may be wrong, judged from memory."""
+        keys = {
+            *heard.keys,
+            *(key for link in heard.links for key in self._wrong_keys(heard, link)),
+        }
+        # what is contested is looked at when its time has come, whatever is said of it until then
+        waits = {key: pause for key in keys if (pause := self._mender.is_held(key))}
+        known = self._engine.owners_of(keys)
+        for key, pause in waits.items():
+            self._later(pause, self._look_again, known.get(key, OWNER))
+        ready = [key for key in keys if key not in waits]
+        self._tell_deleted(heard)
+        return Doubt(
+            owners={known[key] for key in ready if key in known},
+            suspects=[key for key in ready if key not in known and key[0] in KINDS],
+            strays=list(heard.addresses.values()),
+            rules=any(key[0] in ("Table", "Set") for key in ready),
+        )
+
+    def _wrong_keys(self, heard: Heard, link: str) -> Collection[RowKey]:
+        said = heard.links[link]
+        pair, up = link_keys(link)
+        owner = self._links.owner(link)
+        row = self._engine.row(owner, pair) if owner is not None else None
+        if isinstance(row, Veth) and differs(row, said):
+            return (pair,)
+        # every link is born down, and most are up by now
+        return (up,) if not said.up and not self._links.is_up(link) else ()
+
+    def _tell_deleted(self, heard: Heard) -> None:
+        for link, how in heard.deleted.items():
+            owner = self._links.owner(link)
+            if owner is not None and how:
+                self._log.event("error", "LinkLost", owner, f"{link} was {how}; {_LINK_LOST}")
+
+    async def _examine(self, doubt: Doubt, *, first: bool = True) -> frozenset[str]:
+        outcome = await self._mender.mend(doubt)
+        # what was mended is looked at again: others may have been at it meanwhile
+        for owner in outcome.damaged:
+            delay = outcome.waiting.get(owner, 0.0 if first else SLOWEST)
+            if delay:
+                self._later(delay, self._look_again, owner)
+            else:
+                self._look_again(owner)
+        return outcome.damaged
+
+    def _look_again(self, owner: str) -> None:
+        self._again.add(owner)
+        self._soon()
+
+    # -- now and then
+
+    async def _keep_looking(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_sweep = loop.time() + SWEEP
+        busy = False
+        while True:
+            await asyncio.sleep(TICK / 20 if busy else TICK)
+            links = self._engine.known_links()
+            busy = self._ear.follow(links.values(), self._node.facts.ways_out)
+            if loop.time() < next_sweep:
+                continue
+            try:
+                async with self._turn:
+                    await self._sweep()
+            except (WeftError, OSError) as error:
+                self._log.line("warning", "a sweep was cut short", error=str(error))
+            next_sweep = loop.time() + SWEEP
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP)
-            self._everybody = True
-            self._soon()
-
-    async def _mend(self, owners: tuple[str, ...]) -> None:
-        if len(owners) <= FEW:
-            found = self._engine.drift(owners)
-        else:
-            found = await self._compared(owners)
-        for owner, wrong in found.items():
-            mended = [difference.words for difference in wrong if difference.mended]
-            if any(difference.mended and isinstance(difference.row, Set) for difference in wrong):
-                # a set goes with the elements of all owners, and of those nothing is announced
-                self._everybody = True
-                self._soon()
-            if mended:
-                self.repairs.update(
-                    type(difference.row).__name__.lower()
-                    for difference in wrong
-                    if difference.mended
-                )
-                self._log.event("warning", "Repaired", owner, "; ".join(mended))
-
-    async def _compared(self, owners: tuple[str, ...]) -> dict[str, list[Difference]]:
-        """Compare in a worker with sockets of its own, mend on the loop."""
-        rows = {
-            owner: [
-                row
-                for row in self._engine.rows(owner)
-                if getattr(row, "place", Place.HOST) is Place.HOST
-            ]
-            for owner in owners
-        }
-        owner_of = {row.key: owner for owner, held in rows.items() for row in held}
-        wanted = [row for held in rows.values() for row in held]
-
-        def read() -> list[Difference]:
-            rules = RulesTransport()
-            host = Host(rules)
-            try:
-                return compare(wanted, self._engine.driver_table, host, None)
-            finally:
-                host.close()
-                rules.close()
-
-        wrong: dict[str, list[Difference]] = {}
-        for difference in await asyncio.to_thread(read):
-            wrong.setdefault(owner_of[difference.row.key], []).append(difference)
-        return self._engine.mend_all(wrong)
-
-
-def _name(body: memoryview) -> str:
-    return link_name(body).decode(errors="replace")
+        known = self._engine.known_links()
+        look = await self._sweeper.look(known)
+        self._forward()
+        changed = {link: self._links.owner(link) for link in look.changed}
+        damaged = await self._examine(
+            Doubt(
+                owners=[owner for owner in changed.values() if owner is not None],
+                strays=look.addresses,
+                rules=look.rules,
+            )
+        )
+        self._sweeper.right(
+            look, known, [link for link, owner in changed.items() if owner in damaged]
+        )
+        if look.rules and OWNER not in damaged:
+            self._sweeper.rules_right(look)
+        self._mender.settle()
 
 
 async def _nothing() -> None:
     """Nobody wants to know."""
-
-
-def _is_up(body: memoryview) -> bool:
-    """`ifi_flags` of a struct ifinfomsg."""
-    return bool(int.from_bytes(body[8:12], sys.byteorder) & IFF_UP)
-
-
-class _Known:
-    """Names of links from memory: a notification is never worth a question to the kernel."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def name(self, place: Place, index: int) -> str | None:
-        """The name of a link of ours, else None."""
-        return self._engine.known_link(index)
-
-    def index(self, place: Place, link: str) -> int:
-        """Not asked for by `touched`."""
-        raise KernelRefused(errno.ENODEV, "look up the number of", link)
-
-    def find(self, place: Place, link: str) -> int | None:
-        """Not asked for by `touched`."""
-        return None
-
-    def learn(self, place: Place, link: str, index: int) -> None:
-        """What a notification says of a number is only believed of links that we made."""
-
-    def pod(self) -> int:
-        """There is no pod."""
-        raise KernelRefused(errno.ENOENT, "enter a pod's network namespace")

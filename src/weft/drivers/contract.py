@@ -200,9 +200,11 @@ class Creator(Driver[R_contra], Protocol[R_contra]):
 
 
 class Difference(NamedTuple):
-    """A row that is not as promised. `found` None: it is missing."""
+    """A row that is not as promised. `found` None: it is missing. `refused`: the kernel would not
+    have it mended, and the words say why."""
 
     row: Row
     found: Row | None
     words: str
     mended: bool = False
+    refused: bool = False

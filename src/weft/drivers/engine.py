@@ -10,8 +10,10 @@ What rows mean is known to the drivers; the order of stages is in `drivers.contr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from weft.drivers.comparison import compare
 from weft.drivers.contract import (
@@ -27,6 +29,10 @@ from weft.drivers.surroundings import Host, Indexes, Surroundings
 from weft.model.errors import KernelRefused
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Veth
+from weft.rows.rules import Chain, Element, Oddity, Set
+
+SLICE = 100
+"""Elements of sets that are mended in one go: about 2 ms."""
 
 Shadow = dict[RowKey, Row]
 Finished = Callable[[Stage], None]
@@ -79,9 +85,18 @@ class Engine:
         """All who have rows, or had and were not forgotten."""
         return tuple(self._shadow)
 
-    def owner_of(self, key: RowKey) -> str | None:
-        """Whose row a key is. O(owners): for what others have changed, never on ADD's path."""
-        return next((owner for owner, shadow in self._shadow.items() if key in shadow), None)
+    def owners_of(self, keys: Collection[RowKey]) -> dict[RowKey, str]:
+        """Whose rows these are; nobody's are left out. O(owners): for what others have changed,
+        never on ADD's path."""
+        found: dict[RowKey, str] = {}
+        for owner, shadow in self._shadow.items():
+            few, many = (keys, shadow) if len(keys) < len(shadow) else (shadow, keys)
+            found.update((key, owner) for key in few if key in many)
+        return found
+
+    def row(self, owner: str, key: RowKey) -> Row | None:
+        """The row that stands for an owner under this key, as far as the shadow knows."""
+        return self._shadow.get(owner, {}).get(key)
 
     def learn(self, link: str, index: int) -> None:
         """A standing link of an owner's has this number: an agent that starts tells."""
@@ -90,6 +105,10 @@ class Engine:
     def number(self, link: str) -> int | None:
         """The number of an owner's link on the host, from memory; ask before `withdraw`."""
         return self._indexes.numbers.get(link)
+
+    def known_links(self) -> dict[int, str]:
+        """Owners' links on the host by their numbers, from memory."""
+        return self._indexes.by_number()
 
     def known_link(self, index: int) -> str | None:
         """The name of an owner's link on the host by its number, from memory."""
@@ -211,29 +230,78 @@ class Engine:
         each owner for itself, so that one whom the kernel refuses does not keep the others from
         being mended; his differences come back not `mended`, with the kernel's words.
         """
-        current = {
-            owner: [
-                each for each in found if self._shadow.get(owner, {}).get(each.row.key) == each.row
-            ]
-            for owner, found in wrong.items()
-        }
-        steps = {owner: self._mending(found) for owner, found in current.items()}
-        guards = [
-            step for each in steps.values() for step in each if step.position[0] is Stage.GUARD
-        ]
-        alone = self._try(guards) is not None
-        answer = {}
-        for owner, found in current.items():
-            rest = [step for step in steps[owner] if alone or step.position[0] is not Stage.GUARD]
-            refusal = self._try(rest)
-            tried = {step.key for step in steps[owner]}
-            answer[owner] = [
-                each._replace(mended=each.row.key in tried)
-                if refusal is None
-                else each._replace(words=f"{each.words} ({refusal.message})")
-                for each in found
-            ]
+        answer: dict[str, list[Difference]] = {}
+        for part in self.mending(wrong):
+            answer.update(part)
         return answer
+
+    def mending(
+        self, wrong: Mapping[str, Iterable[Difference]], strays: Iterable[Row] = ()
+    ) -> Iterator[dict[str, list[Difference]]]:
+        """`mend_all` in slices, each of a few milliseconds at most; between two of them the caller
+        may let others work. `strays` go in the first transaction, if they are nobody's still.
+
+        Tables, sets and chains come first and elements in slices after them: what is not listed
+        yet is dropped. Yields owners when they are done.
+        """
+        whole = {owner: tuple(found) for owner, found in wrong.items()}
+        guards = [
+            (owner, each)
+            for owner, found in whole.items()
+            for each in found
+            if self._position(each.row)[0] is Stage.GUARD
+        ]
+        frame = [item for item in guards if not isinstance(item[1].row, Element)]
+        members = [item for item in guards if isinstance(item[1].row, Element)]
+        slices = [members[at : at + SLICE] for at in range(0, len(members), SLICE)]
+        parts = [frame + members] if len(members) <= SLICE else [frame, *slices]
+        alone: set[str] = set()
+        removals = self._removals(strays)
+        for part in parts:
+            steps = self._mending([each for owner, each in part if self._is_wanted(owner, each)])
+            refusal = self._try([*steps, *removals])
+            if refusal is not None and removals:
+                refusal = self._try(steps)
+            if refusal is not None:
+                alone.update(owner for owner, _ in part)
+            removals = []
+            yield {}
+        for owner, found in whole.items():
+            yield {owner: self._mended(owner, found, alone=owner in alone)}
+
+    def _mended(self, owner: str, wrong: Iterable[Difference], *, alone: bool) -> list[Difference]:
+        """Mend what is no rule of an owner, and `alone` also his rules; what came of all."""
+        found = [each for each in wrong if self._is_wanted(owner, each)]
+        steps = self._mending(found)
+        refusal = self._try(
+            [step for step in steps if alone or step.position[0] is not Stage.GUARD]
+        )
+        tried = {step.key for step in steps}
+        return [
+            each._replace(mended=each.row.key in tried)
+            if refusal is None
+            else each._replace(words=f"{each.words} ({refusal.message})", refused=True)
+            for each in found
+        ]
+
+    def _is_wanted(self, owner: str, each: Difference) -> bool:
+        return self._shadow.get(owner, {}).get(each.row.key) == each.row
+
+    def _position(self, row: Row) -> Position:
+        return self._drivers[type(row)].position(row)
+
+    def _removals(self, strays: Iterable[Row]) -> list[Step]:
+        rows = {row.key: row for row in strays}
+        for key in self.owners_of(rows.keys()):
+            del rows[key]  # somebody's by now
+        driver = self._drivers.get(Oddity)
+        steps = []
+        for key, row in rows.items():
+            step = self._step(key, row, None)
+            if driver is not None and isinstance(row, Set | Chain):
+                step = step._replace(driver=driver)
+            steps.append(step)
+        return steps
 
     def remake(self, owner: str, keys: Iterable[RowKey], pod_fd: int) -> None:
         """Make rows of an owner again that were found damaged inside its pod.
@@ -400,6 +468,5 @@ def _inside_only(row: Row, found: Row | None) -> bool:
     return (
         isinstance(row, Veth)
         and isinstance(found, Veth)
-        and (row.mac, row.mtu, row.alias, row.group)
-        == (found.mac, found.mtu, found.alias, found.group)
+        and msgspec.structs.replace(row, peer=None) == msgspec.structs.replace(found, peer=None)
     )

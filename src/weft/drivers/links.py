@@ -9,6 +9,9 @@ one of our groups. Deleting links in the background is in `drivers.removal`.
 from __future__ import annotations
 
 import errno
+import functools
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
@@ -55,12 +58,7 @@ class Links:
         if new is None:
             return (links.delete_by_name(old.name),) if old is not None else ()
         if old is not None:
-            index = names.index(Place.HOST, new.name)
-            return (
-                links.set_properties(
-                    index, mac=new.mac, mtu=new.mtu, group=new.group, alias=new.alias
-                ),
-            )
+            return _mending(names.index(Place.HOST, old.name), old, new, names)
         if new.peer is None:
             raise KernelRefused(errno.EINVAL, "create", str(new), "the pod's end is not described")
         peer = links.End(new.peer.name, new.peer.mac, new.peer.mtu)
@@ -112,17 +110,13 @@ class Links:
         be as wanted."""
         via: LinkTransport = scope.transport(Medium.HOST_LINKS)
         inside: LinkTransport | None = scope.transport(Medium.POD_LINKS)
-        if len(rows) <= FEW:
-            standing = {row.name: via.find(row.name) for row in rows}
-        else:
-            answers = via.dump(links.get_all(kind="veth"))
-            standing = {link.name: link for link in (links.decode(body) for _, body in answers)}
+        standing = _standing(via, rows)
         found: dict[RowKey, Row] = {}
         for row in rows:
             link = standing.get(row.name)
-            if link is None or link.kind != "veth":
+            if link is None:
                 continue
-            scope.names.learn(Place.HOST, link.name, link.ifindex)
+            scope.names.learn(Place.HOST, row.name, link.ifindex)
             peer = row.peer
             if inside is not None and peer is not None:
                 end = inside.find(peer.name)
@@ -143,23 +137,82 @@ class Links:
         return f"the link {row.name} on the host has {_differing(row, found)}"
 
     def touched(self, kind: int, body: memoryview, names: Names) -> Collection[RowKey]:
-        """The pair itself, and whether it is up."""
+        """The pair itself, and whether it is up; by its number, for it may have been renamed."""
         link = links.decode(body)
-        if not link.name.startswith(LINK_PREFIX):
-            return ()
-        if kind == links.RTM_NEWLINK:
-            names.learn(Place.HOST, link.name, link.ifindex)
-        return ("Veth", link.name), ("Up", Place.HOST, link.name)
+        name = names.name(Place.HOST, link.ifindex) or link.name
+        return ("Veth", name), ("Up", Place.HOST, name)
+
+
+def _standing(via: LinkTransport, rows: Sequence[Veth]) -> dict[str, links.Link]:
+    """Host ends by the name they should have. One that was renamed is known by its alias."""
+    found: dict[str, links.Link] = {}
+    if len(rows) <= FEW:
+        found = {row.name: link for row in rows if (link := via.find(row.name)) is not None}
+    if len(rows) > FEW or len(found) < len(rows):
+        answers = via.dump(links.get_all(kind="veth"))
+        every = [links.decode(body) for _, body in answers]
+        found = {link.name: link for link in every}
+        signed = {link.alias: link for link in every if link.alias}
+        for row in rows:
+            if row.name not in found and row.alias in signed:
+                found[row.name] = signed[row.alias]
+    return {
+        row.name: found[row.name]
+        for row in rows
+        if row.name in found and _may_be(row, found[row.name])
+    }
+
+
+def _may_be(row: Veth, link: links.Link) -> bool:
+    """Whether this is our link, though damaged: somebody else's of this name bears no mark."""
+    signs = link.alias.startswith(ALIAS_MARK), link.group == row.group, link.mac == row.mac
+    return link.kind == "veth" and any(signs)
+
+
+def _mending(index: int, old: Veth, new: Veth, names: Names) -> Sequence[bytes]:
+    messages = []
+    if old.name != new.name:
+        messages = [links.set_name(index, new.name)]
+        if not _renames_live():
+            # its routes and neighbours go with it, and are missed at the next look
+            messages = [links.set_down(index), *messages, links.set_up(index)]
+        names.learn(Place.HOST, new.name, index)
+    if old.master != new.master:
+        messages.append(links.set_free(index))
+    return (
+        *messages,
+        links.set_properties(index, mac=new.mac, mtu=new.mtu, group=new.group, alias=new.alias),
+    )
+
+
+@functools.cache
+def _renames_live() -> bool:
+    """Linux 6.2 and later rename links that are up."""
+    release = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release)
+    return release is not None and (int(release[1]), int(release[2])) >= (6, 2)
+
+
+def differs(row: Veth, link: links.Link) -> bool:
+    """Whether the host's end is not as wanted, judged by a notification."""
+    return _row(link, row.peer) != row
 
 
 def _row(link: links.Link, peer: Peer | None) -> Veth:
     return Veth(
-        name=link.name, mac=link.mac, mtu=link.mtu, alias=link.alias, group=link.group, peer=peer
+        name=link.name,
+        mac=link.mac,
+        mtu=link.mtu,
+        alias=link.alias,
+        group=link.group,
+        peer=peer,
+        master=link.master,
     )
 
 
 def _differing(wanted: msgspec.Struct, found: msgspec.Struct) -> str:
-    for field in ("mtu", "mac", "alias", "group"):
+    if isinstance(found, Veth) and found.master:
+        return f"been made a port of link {found.master}"
+    for field in ("name", "mtu", "mac", "alias", "group"):
         one, other = getattr(wanted, field, None), getattr(found, field, None)
         if one != other:
             word = {"mtu": "MTU", "mac": "MAC"}.get(field, field)

@@ -26,8 +26,9 @@ from weft.drivers.contract import (
     Stage,
     Watch,
 )
-from weft.kernel.nftables import chains, elements, sets
-from weft.kernel.nftables.messages import NFNL_SUBSYS_NFTABLES, Kind, Rank, rank_of
+from weft.kernel.netlink import attributes
+from weft.kernel.nftables import chains, elements, oddities, sets
+from weft.kernel.nftables.messages import NFNL_SUBSYS_NFTABLES, Kind, Rank, rank_of, read_text
 from weft.kernel.nftables.transport import NETLINK_NETFILTER, NFNLGRP_NFTABLES, Nftables
 from weft.model.errors import KernelRefused
 from weft.rows.base import Place, Row, RowKey
@@ -177,6 +178,9 @@ class Rules:
         if transport is None:
             return {}
         found: dict[RowKey, Row] = {}
+        for row in rows:
+            if isinstance(row, Set):
+                self._schemas[row.family, row.table, row.name] = row
         for table in {_table(row) for row in rows}:
             asked = [row for row in rows if _table(row) == table]
             found |= _standing(transport.tables, table, asked)
@@ -199,30 +203,40 @@ class Rules:
         return f"{what} is not of the kind it should be"
 
     def touched(self, kind: int, body: memoryview, names: Names) -> Collection[RowKey]:
-        """The row that a notification is about; its table where it does not say."""
+        """The row that a notification is about. Where it does not say which, the key of the set
+        or table, which then means all that is in it. Only for tables of ours."""
         if kind >> 8 != NFNL_SUBSYS_NFTABLES or len(body) < 4 or body[0] not in FAMILIES:
             return ()
+        family, table, name = Family(body[0]), sets.name_of_table(body), named(body)
         match kind & 0xFF:
             case Kind.NEWTABLE | Kind.DELTABLE:
-                table = sets.name_of_table(body)
-                return (("Table", Family(body[0]), table),)
+                return (("Table", family, table),)
             case Kind.NEWSET | Kind.DELSET:
-                return (sets.decode_set(body).key,)
+                return (("Set", family, table, name),)
             case Kind.NEWCHAIN | Kind.DELCHAIN:
-                return (chains.decode_chain(body).key,)
+                return (("Chain", family, table, chains.name_of(body)),)
             case Kind.NEWRULE | Kind.DELRULE:
-                table, chain = chains.chain_of(body)
-                return (("Chain", Family(body[0]), table, chain),)
+                return (("Chain", family, table, name),)
             case Kind.NEWSETELEM | Kind.DELSETELEM:
-                return self._elements_of(body)
+                return self._elements_of(family, table, name, body)
+            case other if other in oddities.ANNOUNCED:
+                row = oddities.decode(other, body)
+                return (row.key,) if row is not None else ()
         return ()
 
-    def _elements_of(self, body: memoryview) -> Collection[RowKey]:
-        table, name = elements.owner(body)
-        schema = self._schemas.get((Family(body[0]), table, name))
+    def _elements_of(
+        self, family: Family, table: str, name: str, body: memoryview
+    ) -> Collection[RowKey]:
+        schema = self._schemas.get((family, table, name))
         if schema is None or (schema.interval and len(schema.key_types) == 1):
-            return (("Set", Family(body[0]), table, name),)
+            return (("Set", family, table, name),)
         return [row.key for row in elements.rows_of(schema, elements.bare(body))]
+
+
+def named(body: memoryview) -> str:
+    """The second name of a message: of a rule its chain, of elements their set."""
+    found = dict(attributes(body, 4)).get(2)
+    return read_text(found) if found is not None else ""
 
 
 def same_kind(one: Set, other: Set) -> bool:

@@ -45,6 +45,10 @@ class Indexes:
         """What is remembered of a number."""
         return self._names.get(number)
 
+    def by_number(self) -> dict[int, str]:
+        """All that is remembered, but the loopback link."""
+        return {number: name for number, name in self._names.items() if number != 1}
+
     def learn(self, link: str, number: int) -> None:
         """Remember; a name made again under another number forgets the old one."""
         known = self.numbers.get(link)

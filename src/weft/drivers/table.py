@@ -10,6 +10,7 @@ from weft.drivers.links import Links
 from weft.drivers.neighbours import Neighbours
 from weft.drivers.routes import Routes
 from weft.drivers.rules import Rules, RulesTransport
+from weft.drivers.strays import Strays
 from weft.drivers.sysctls import Sysctls
 from weft.drivers.up import Ups
 
@@ -22,4 +23,4 @@ def link_drivers() -> tuple[Driver[Any], ...]:
 def all_drivers(rules: RulesTransport | None = None) -> tuple[Driver[Any], ...]:
     """Every driver. `rules` is the transport that the driver of packet rules may ask for a set it
     has not met; None: one of its own."""
-    return (*link_drivers(), Rules(rules if rules is not None else RulesTransport()))
+    return (*link_drivers(), Rules(rules if rules is not None else RulesTransport()), Strays())

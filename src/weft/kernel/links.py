@@ -36,17 +36,19 @@ _ADDRESS = 1
 _IFNAME = 3
 _MTU = 4
 _LINK = 5
+_MASTER = 10
 _LINKINFO = 18
 _IFALIAS = 20
 _GROUP = 27
 _NET_NS_FD = 28
 _EXT_MASK = 29
+_NEW_NETNSID = 45
 _INFO_KIND = 1
 _INFO_DATA = 2
 _NESTED = 0x8000
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: statistics are half of every answer
 
-_DECODED = frozenset((_ADDRESS, _IFNAME, _MTU, _LINK, _LINKINFO, _IFALIAS, _GROUP))
+_DECODED = frozenset((_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _IFALIAS, _GROUP))
 
 _INFO = struct.Struct("=BBHiII")  # ifinfomsg: family, -, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
@@ -68,7 +70,7 @@ _REQUEST = NLM_F_REQUEST | NLM_F_ACK
 
 class Link(NamedTuple):
     """What the kernel says of one link. `peer` is IFLA_LINK: of a veth the other end's index, in
-    the other end's namespace."""
+    the other end's namespace; `master` the bridge or bond that the link is a port of, or 0."""
 
     ifindex: int
     name: str
@@ -79,6 +81,7 @@ class Link(NamedTuple):
     alias: str
     kind: str
     peer: int
+    master: int = 0
 
 
 class End(NamedTuple):
@@ -172,6 +175,18 @@ def set_properties(index: int, *, mac: bytes, mtu: int, group: int, alias: str) 
     return message(RTM_SETLINK, NLM_F_ACK, body)
 
 
+def set_name(index: int, name: str) -> bytes:
+    """Rename a link. Before Linux 6.2 it has to be down (EBUSY)."""
+    body = _INFO.pack(0, 0, 0, index, 0, 0) + attribute(_IFNAME, name.encode() + b"\0")
+    return message(RTM_SETLINK, NLM_F_ACK, body)
+
+
+def set_free(index: int) -> bytes:
+    """Take a link out of the bridge or bond that it is a port of."""
+    body = _INFO.pack(0, 0, 0, index, 0, 0) + attribute(_MASTER, _NUMBER.pack(0))
+    return message(RTM_SETLINK, NLM_F_ACK, body)
+
+
 def set_group(ifindex: int, group: int) -> bytes:
     """Put a link into a group."""
     body = _INFO.pack(0, 0, 0, ifindex, 0, 0) + attribute(_GROUP, _NUMBER.pack(group))
@@ -208,6 +223,16 @@ def decode_indexes(body: memoryview) -> tuple[int, int]:
     return index, 0
 
 
+def index_of(body: memoryview) -> int:
+    """The interface index in any message about a link."""
+    return int(_INFO.unpack_from(body)[3])
+
+
+def is_moved(body: memoryview) -> bool:
+    """Whether an RTM_DELLINK message is about a link that lives on in another namespace."""
+    return any(kind == _NEW_NETNSID for kind, _ in attributes(body, _INFO.size))
+
+
 def decode(body: memoryview) -> Link:
     """An RTM_NEWLINK or RTM_DELLINK message."""
     _, _, _, index, flags, _ = _INFO.unpack_from(body)
@@ -227,6 +252,7 @@ def decode(body: memoryview) -> Link:
         _text(found.get(_IFALIAS)),
         information,
         _number(found.get(_LINK)),
+        _number(found.get(_MASTER)),
     )
 
 

@@ -47,6 +47,8 @@ _NOPREFIXROUTE = 0x200
 _ONLINK = 4
 _UNICAST, _LOCAL = 1, 2  # RTN_*
 _LOCAL_TABLE = 255
+DEAD_ENDS = (6, 7, 8)  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
+_LOOKUP_TABLE, _FIB_MATCH = 0x1000, 0x2000
 _SCOPE_NOWHERE = 255
 _COMPAT_TABLE = 252
 _PERMANENT = 0x80
@@ -97,6 +99,21 @@ class RouteEntry(NamedTuple):
     mtu: int
     metric: int
     table: int
+
+
+class AnyRoute(NamedTuple):
+    """As much of anybody's route as it takes to find and to delete it. `ifindex` 0: it has no
+    single next hop. `metric` is the kernel's own figure."""
+
+    family: int
+    dst: bytes
+    prefix: int
+    tos: int
+    table: int
+    protocol: int
+    kind: int
+    metric: int
+    ifindex: int
 
 
 class FoundNeighbour(NamedTuple):
@@ -230,6 +247,22 @@ def get_routes(family: int, *, index: int = 0, table: int = 0) -> bytes:
     return message(RTM_GETROUTE, NLM_F_DUMP, body)
 
 
+def get_match(dst: bytes) -> bytes:
+    """Ask which entry of the routing tables a packet to this address would take (Linux 4.13).
+
+    An answer is an entry for `decode_any`; a blackhole and the like may be answered by an error."""
+    size = len(dst)
+    # only IPv4 takes the question for the table; IPv6 answers it anyway
+    flags = _FIB_MATCH | _LOOKUP_TABLE if size == 4 else _FIB_MATCH
+    body = _RT.pack(_FAMILY[size], size * 8, 0, 0, 0, 0, 0, 0, flags)
+    return message(RTM_GETROUTE, NLM_F_ACK, body + attribute(_DST, dst))
+
+
+def get_dead_ends(family: int, kind: int) -> bytes:
+    """A dump of the routes of one of the DEAD_ENDS (needs strict checking)."""
+    return message(RTM_GETROUTE, NLM_F_DUMP, _RT.pack(family, 0, 0, 0, 0, 0, 0, kind, 0))
+
+
 def get_neighbours(family: int, index: int = 0) -> bytes:
     """A dump of neighbours, of one link if `index` is not 0."""
     body = _ND.pack(family, 0, 0, 0, 0, 0, 0)
@@ -277,6 +310,42 @@ def decode_route(body: memoryview) -> RouteEntry | None:
         metric=0 if family == AF_INET6 and metric == METRIC6 else metric,
         table=_number(found.get(_TABLE)) or table,
     )
+
+
+def decode_any(body: memoryview) -> AnyRoute | None:
+    """Anybody's route, of any shape; None for what is no route of IPv4 or IPv6."""
+    if len(body) < _RT.size:
+        return None
+    family, prefix, _, tos, table, protocol, _, kind, _ = _RT.unpack_from(body)
+    if family not in (AF_INET, AF_INET6):
+        return None
+    found = dict(attributes(body, _RT.size))
+    return AnyRoute(
+        family=family,
+        dst=bytes(found[_DST]) if _DST in found else bytes(4 if family == AF_INET else 16),
+        prefix=prefix,
+        tos=tos,
+        table=_number(found.get(_TABLE)) or table,
+        protocol=protocol,
+        kind=kind,
+        metric=_number(found.get(_PRIORITY)),
+        ifindex=_number(found.get(_OIF)),
+    )
+
+
+def delete_any(route: AnyRoute) -> bytes:
+    """Delete exactly this route; ESRCH where there is none."""
+    table = route.table if route.table < 256 else _COMPAT_TABLE
+    body = _RT.pack(
+        route.family, route.prefix, 0, route.tos, table, route.protocol, _SCOPE_NOWHERE,
+        route.kind, 0,
+    )  # fmt: skip
+    if route.prefix:
+        body += attribute(_DST, route.dst)
+    for kind, value in ((_PRIORITY, route.metric), (_OIF, route.ifindex), (_TABLE, route.table)):
+        if value:
+            body += _ATTRIBUTE_NUMBER.pack(8, kind, value)
+    return message(RTM_DELROUTE, NLM_F_ACK, body)
 
 
 def decode_neighbour(body: memoryview) -> FoundNeighbour | None:

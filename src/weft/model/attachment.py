@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 LINK_PREFIX = "wf"
+HOST_LINK_LENGTH = len(LINK_PREFIX) + 13
 LIVE_GROUP = 0x77656674
 """IFLA_GROUP of host ends in use ("weft" in ASCII)."""
 ALIAS_VERSION = 1
@@ -48,7 +49,7 @@ class AttachmentKey(msgspec.Struct, frozen=True, order=True):
     def host_link(self) -> str:
         """Name of the host's end: `wf` and 65 bits of the digest, 15 octets in all."""
         text = base64.b32encode(self.digest[:10]).decode().lower()
-        return LINK_PREFIX + text[:13]
+        return LINK_PREFIX + text[: HOST_LINK_LENGTH - len(LINK_PREFIX)]
 
     @property
     def pod_mac(self) -> bytes:

@@ -21,7 +21,10 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Veth(Row, frozen=True, kw_only=True):
-    """A veth pair seen from its host end; `peer` is None where the pod's side is not known."""
+    """A veth pair seen from its host end; `peer` is None where the pod's side is not known.
+
+    `master`: the number of the bridge that it is a port of; ours are ports of none (0).
+    """
 
     name: str
     mac: bytes
@@ -29,6 +32,7 @@ class Veth(Row, frozen=True, kw_only=True):
     alias: str  # IFLA_IFALIAS, at most 255 bytes: the attachment's record
     group: int  # IFLA_GROUP
     peer: Peer | None
+    master: int = 0
 
     @property
     def key(self) -> RowKey:

@@ -104,6 +104,20 @@ class Chain(Row, frozen=True, kw_only=True):
         return ("Chain", self.family, self.table, self.name)
 
 
+class Oddity(Row, frozen=True, kw_only=True):
+    """A stateful object (`kind` NFT_OBJECT_*) or a flowtable (0). We make none; in a table of ours
+    it is somebody else's."""
+
+    family: Family
+    table: str
+    name: str
+    kind: int
+
+    @property
+    def key(self) -> RowKey:
+        return ("Oddity", self.family, self.table, self.name, self.kind)
+
+
 # -- expressions. Registers are numbered as the kernel does: 1..4 of 16 octets (NFT_REG_1..4), or
 # 8..23 of 4 octets (NFT_REG32_00..15).
 

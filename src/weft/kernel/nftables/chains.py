@@ -147,6 +147,12 @@ def decode_rule(body: memoryview) -> tuple[str, str, Rule]:
     return read_text(values[_RULE_TABLE]), read_text(values[_RULE_CHAIN]), tuple(items)
 
 
+def name_of(body: memoryview) -> str:
+    """Name in a message about a chain."""
+    found = dict(attributes(body, 4)).get(_CHAIN_NAME)
+    return read_text(found) if found is not None else ""
+
+
 def chain_of(body: memoryview) -> tuple[str, str]:
     """Table and chain of a message about a rule."""
     values = dict(attributes(body, 4))

@@ -73,8 +73,11 @@ def decode_table(body: memoryview) -> Table | None:
 
 
 def name_of_table(body: memoryview) -> str:
-    """Name in a message about a table."""
-    return read_text(dict(attributes(body, 4))[_TABLE_NAME])
+    """Name of the table in any message of a transaction: always the first attribute."""
+    for kind, data in attributes(body, 4):
+        if kind == _TABLE_NAME:
+            return read_text(data)
+    return ""
 
 
 def add_set(row: Set) -> bytes:

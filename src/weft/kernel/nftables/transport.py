@@ -24,7 +24,7 @@ from weft.kernel.netlink import (
     attributes,
     frames,
 )
-from weft.kernel.nftables import chains, elements, sets
+from weft.kernel.nftables import chains, elements, oddities, sets
 from weft.kernel.nftables.messages import (
     BATCH_BEGIN,
     BATCH_END,
@@ -37,7 +37,7 @@ from weft.kernel.nftables.messages import (
     read_number,
 )
 from weft.model.errors import KernelRefused
-from weft.rows.rules import Chain, Element, Family, Rule, Set, Table
+from weft.rows.rules import Chain, Element, Family, Oddity, Rule, Set, Table
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7
@@ -182,6 +182,16 @@ class Nftables:
             _, chain, rule = chains.decode_rule(body)
             rules.setdefault(chain, []).append(rule)
         return [_ruled(row, rules[row.name]) for row in found]
+
+    def oddities(self, family: Family, table: str) -> list[Oddity]:
+        """Stateful objects and flowtables of a table."""
+        found = []
+        for question in oddities.questions(family):
+            for kind, body in self._dump(question):
+                row = oddities.decode(kind & 0xFF, body)
+                if row is not None and row.table == table:
+                    found.append(row)
+        return found
 
     def counters(self, family: Family, table: str) -> dict[str, tuple[int, int]]:
         """Packets and octets of the first counter of each chain that has one, by chain."""

@@ -1,0 +1,185 @@
+"""What notifications have said since the last look: which rows, which links, and what of the host.
+
+Nothing is asked and nothing is decided here; a notification costs microseconds. What is gathered
+is bounded: beyond MOST keys everything has to be looked at anyway.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from weft.drivers.contract import Driver
+from weft.drivers.engine import Engine
+from weft.kernel import links, netconf, routes
+from weft.kernel.host import AF_INET, link_name
+from weft.kernel.netlink import frames, sender
+from weft.kernel.nftables.sets import name_of_table
+from weft.kernel.routes import PROTOCOL, decode_address
+from weft.kernel.rtnetlink import NETLINK_ROUTE
+from weft.model.attachment import LINK_PREFIX
+from weft.model.errors import KernelRefused
+from weft.render.sets import TABLE, strangers_among
+from weft.rows.base import Place, RowKey
+from weft.rows.links import Address
+from weft.rows.routes import MAIN_TABLE, Neighbour, Route
+
+MOST = 5000
+"""Keys that are told apart."""
+
+_NAMED = TABLE.encode() + b"\0"
+
+
+@dataclass(slots=True)
+class Heard:
+    """All that was said. Keys are of rows that changed, whosesoever they are; a key of a table or
+    set means all that is in it."""
+
+    keys: set[RowKey] = field(default_factory=set)
+    links: dict[str, links.Link] = field(default_factory=dict)  # ours, as they are now
+    deleted: dict[str, str] = field(default_factory=dict)  # ours, and how; "" with its container
+    addresses: dict[RowKey, Address] = field(default_factory=dict)  # on links of ours
+    everything: bool = False
+    host: bool = False  # links, addresses, ways out of the host
+    forwarding: bool = False  # switched off somewhere
+
+    @property
+    def anything(self) -> bool:
+        """Whether it is worth a look."""
+        return bool(
+            self.keys
+            or self.links
+            or self.deleted
+            or self.addresses
+            or self.everything
+            or self.host
+            or self.forwarding
+        )
+
+
+class Notices:
+    """Gathers; `take` hands over what there is and begins anew."""
+
+    def __init__(self, engine: Engine) -> None:
+        table: Mapping[type, Driver[Any]] = engine.driver_table
+        self._engine = engine
+        self._rules = tuple(
+            driver
+            for driver in dict.fromkeys(table.values())
+            if driver.watch and driver.watch.protocol != NETLINK_ROUTE
+        )
+        self._routes, self._neighbours = table[Route], table[Neighbour]
+        self._names = _Known(engine)
+        self.heard = Heard()
+
+    def take(self) -> Heard:
+        """What was said since the last time."""
+        taken, self.heard = self.heard, Heard()
+        return taken
+
+    def hear(self, protocol: int, datagram: bytes) -> None:
+        """One datagram of a socket of this netlink protocol."""
+        if protocol != NETLINK_ROUTE:
+            if _NAMED in datagram:  # most is about other people's tables
+                for kind, _, _, body in frames(datagram):
+                    if name_of_table(body) == TABLE:
+                        for driver in self._rules:
+                            self._mark(driver.touched(kind, body, self._names))
+            return
+        for kind, _, _, body in frames(datagram):
+            match kind & ~3:  # RTM_NEWxxx, RTM_DELxxx, RTM_GETxxx are neighbours
+                case links.RTM_NEWLINK:
+                    self._link(kind, body, sender(datagram))
+                case routes.RTM_NEWADDR:
+                    self._address(body)
+                case routes.RTM_NEWROUTE:
+                    self._route(kind, body)
+                case routes.RTM_NEWNEIGH:
+                    self._mark(self._neighbours.touched(kind, body, self._names))
+                case netconf.RTM_NEWNETCONF:
+                    self._netconf(body)
+
+    def _mark(self, keys: Collection[RowKey]) -> None:
+        if len(self.heard.keys) + len(keys) > MOST:
+            self.heard.everything = True
+            self.heard.keys.clear()
+        if not self.heard.everything:
+            self.heard.keys.update(keys)
+
+    def _link(self, kind: int, body: memoryview, port: int) -> None:
+        if body[0]:
+            return  # a bridge's word on its port (AF_BRIDGE), not on the link
+        known = self._engine.known_link(links.index_of(body))
+        if known is None:
+            name = link_name(body).decode(errors="replace")
+            if not name.startswith(LINK_PREFIX) or strangers_among((name,)):
+                self.heard.host = True
+        elif kind == links.RTM_DELLINK:
+            self.heard.links.pop(known, None)
+            moved = links.is_moved(body)
+            by = f"deleted by process or socket {port}" if port else ""
+            self.heard.deleted[known] = "moved to another network namespace" if moved else by
+        else:
+            self.heard.links[known] = links.decode(body)
+
+    def _address(self, body: memoryview) -> None:
+        found = decode_address(body)
+        known = self._engine.known_link(found.ifindex) if found is not None else None
+        if found is None or known is None:
+            self.heard.host = True
+            return
+        row = Address(
+            place=Place.HOST, link=known, ip=found.ip, prefix=found.prefix, scope=found.scope
+        )
+        self.heard.addresses[row.key] = row
+
+    def _route(self, kind: int, body: memoryview) -> None:
+        # struct rtmsg: family, dst_len, src_len, tos, table, protocol; pods have host routes
+        if body[1] == (32 if body[0] == AF_INET else 128) or body[5] == PROTOCOL:
+            self._mark(self._routes.touched(kind, body, self._names))
+        elif body[4] == MAIN_TABLE:
+            self.heard.host = True
+
+    def _netconf(self, body: memoryview) -> None:
+        said = netconf.decode(body)
+        if said is None or said.on:
+            return
+        known = self._engine.known_link(said.ifindex)
+        if known is None:
+            self.heard.forwarding = True
+        else:
+            path = f"net/ipv{said.version}/conf/{known}/forwarding"
+            self._mark((("Sysctl", Place.HOST, path),))
+
+
+def link_keys(link: str) -> tuple[RowKey, RowKey]:
+    """The pair itself, and whether it is up."""
+    return ("Veth", link), ("Up", Place.HOST, link)
+
+
+class _Known:
+    """Names of links from memory: a notification is never worth a question to the kernel."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def name(self, place: Place, index: int) -> str | None:
+        """The name of a link of ours, else None."""
+        return self._engine.known_link(index)
+
+    def index(self, place: Place, link: str) -> int:
+        """Not asked for by `touched`."""
+        raise KernelRefused(errno.ENODEV, "look up the number of", link)
+
+    def find(self, place: Place, link: str) -> int | None:
+        """Not asked for by `touched`."""
+        return None
+
+    def learn(self, place: Place, link: str, index: int) -> None:
+        """What a notification says of a number is only believed of links that we made."""
+
+    def pod(self) -> int:
+        """There is no pod."""
+        raise KernelRefused(errno.ENOENT, "enter a pod's network namespace")
