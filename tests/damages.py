@@ -1,8 +1,8 @@
 """What others can do to a node, as shell commands; and the foreign things that must survive it.
 
-A command runs in the node, by the real `ip`, `nft` and `sysctl`, as another process. Words in braces
-are of one container: its link, addresses and hardware address. `opens`: with packet rules that are
-not protected, forged packets may pass until it is mended.
+A command runs in the node, by the real `ip`, `nft` and `sysctl`, as another process. Words in
+braces are of one container: its link, addresses and hardware address. `opens`: with packet rules
+that are not protected, forged packets may pass until it is mended.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ table inet foreign {
     tcp flags syn / syn,ack limit rate 10/second burst 3 packets accept
     numgen random mod 3 0 counter
     ct mark set 0x4
-    update @seen { ip saddr . ether saddr }
+    ip saddr 9.9.9.9 update @seen { ip saddr . ether saddr }
   }
 }
 table ip weft {
@@ -199,9 +199,12 @@ table bridge weft {
 
 FOREIGN = """
 ip link add foreign0 type bridge
+ip link set foreign0 addrgenmode none
 ip link set foreign0 up alias theirs
 ip link property add dev foreign0 altname wfforeign
 ip link add wf0 type veth peer name wf1
+ip link set wf0 addrgenmode none
+ip link set wf1 addrgenmode none
 ip link set wf0 up
 ip addr add 192.0.2.1/24 dev foreign0
 ip nexthop add id 7 via 198.51.100.1 dev eth0

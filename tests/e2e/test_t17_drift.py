@@ -120,7 +120,7 @@ def test_damage_on_the_host_is_mended_and_nothing_forged_passes(
                 forger.leaked()
                 host.shell(damage.command.format(**words))
                 left = host.settled(before, patience=REPAIRED * SLACK)
-                assert left == [], f"{damage.name} is not mended"
+                assert left == [], f"{damage.name} is not mended:\n" + "\n".join(left[:20])
                 leaked = forger.leaked()
                 if damage.opens:
                     print(f"{damage.name}: {leaked} forged packets passed until it was mended")

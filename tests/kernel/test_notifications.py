@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
+import pytest
 from namespace_fixture import new_namespace, on_a_node
 
 from weft.kernel.host import link_name
@@ -28,8 +29,9 @@ def pair(name: str) -> int:
     """A veth pair whose other end, `eth0`, is in a namespace of its own."""
     inside = new_namespace()
     where = f"/proc/{os.getpid()}/fd/{inside}"
-    ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", where)
-    ip("link", "set", name, "up")
+    own = ("address", "0a:77:65:66:74:00", "group", "7")
+    ip("link", "add", name, *own, "type", "veth", "peer", "name", "eth0", "netns", where)
+    ip("link", "set", name, "up", "alias", "weft:1 mine")
     return inside
 
 
@@ -51,7 +53,7 @@ def heard(socket: Socket) -> set[tuple[str, int]]:
 
 @on_a_node
 def test_a_container_that_sets_its_end_up_and_down_is_not_heard() -> None:
-    ours, foreign = pair("wfpod"), pair("up0")
+    ours, foreign = pair(OURS), pair("up0")
     with listen(ROUTE, [LINKS], ignore=(), well=WELL) as socket:
         flap(ours)
         assert heard(socket) == set()
@@ -61,10 +63,24 @@ def test_a_container_that_sets_its_end_up_and_down_is_not_heard() -> None:
 
 @on_a_node
 def test_what_happens_to_the_node_s_end_is_heard() -> None:
-    inside = pair("wfpod")
+    inside = pair(OURS)
     with listen(ROUTE, [LINKS], ignore=(), well=WELL) as socket:
-        ip("link", "set", "wfpod", "down")
-        assert heard(socket) == {("wfpod", NEW)}
+        ip("link", "set", OURS, "down")
+        assert heard(socket) == {(OURS, NEW)}
         with entered(inside):
             ip("link", "delete", "eth0")
-        assert heard(socket) == {("wfpod", DELETED)}
+        assert heard(socket) == {(OURS, DELETED)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["mtu 1300", "alias mine", "group 0", "address 02:00:00:00:00:01", "master br0", "name wfnew"],
+)
+@on_a_node
+def test_what_is_changed_on_a_link_of_ours_is_heard(change: str) -> None:
+    """The kernel says so in its own name, as it does of a carrier that comes and goes."""
+    ip("link", "add", "br0", "type", "bridge")
+    pair(OURS)
+    with listen(ROUTE, [LINKS], ignore=(), well=WELL) as socket:
+        ip("link", "set", OURS, *change.split())
+        assert any(kind == NEW for name, kind in heard(socket) if name.startswith("wf"))
