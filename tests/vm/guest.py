@@ -1,0 +1,133 @@
+"""Tests of this checkout, run on another kernel: Debian's, in a virtual machine.
+
+virtme-ng boots the kernel with this machine's own file system below overlays, so the guest has
+the same checkout and the same Python environment, and nothing that it does stays. Without KVM the
+processor is emulated: a boot takes about eight seconds, and everything ten to forty times its
+time. So one boot runs all tests, and their results come back as JUnit XML in a shared directory.
+
+`./dev test vm` unpacks the kernel's package to `build/guest-kernel`; nothing is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+KERNEL = CHECKOUT / "build" / "guest-kernel"
+MEMORY = "3G"
+BOOT_LIMIT = 120.0
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one test in the guest. `words`: why it failed or was skipped."""
+
+    name: str  # file::test[parameters]
+    outcome: str  # passed, failed, skipped
+    seconds: float
+    words: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One boot. `output` is what the tests printed, for when there are no verdicts."""
+
+    release: str
+    verdicts: tuple[Verdict, ...]
+    output: str
+
+
+def kernel_image() -> Path | None:
+    """The unpacked kernel; None where `./dev test vm` has not unpacked one."""
+    return next(iter(sorted(KERNEL.glob("boot/vmlinuz-*"))), None)
+
+
+def missing() -> str:
+    """Why no guest can be started here; empty when it can."""
+    if kernel_image() is None:
+        return f"no kernel in {KERNEL}"
+    for program in ("qemu-system-x86_64", "depmod"):
+        if shutil.which(program) is None:
+            return f"{program} is missing"
+    return "" if (Path(sys.executable).parent / "vng").exists() else "virtme-ng is missing"
+
+
+def run(tests: Sequence[str], shared: Path, *, limit: float, counts: str) -> Run:
+    """Boot, run the tests one after another, power off. Raises AssertionError with the console's
+    last lines where the guest did not come to its end within `limit` seconds."""
+    image = kernel_image()
+    assert image is not None, missing()
+    script = shared / "run"
+    arguments = " ".join(f"'{test}'" for test in tests)
+    script.write_text(
+        "#!/bin/sh\n"
+        f"cd {CHECKOUT}\n"
+        f"export PATH={os.environ['PATH']} WEFT_COUNTS={counts} WEFT_VENV={sys.prefix} HOME=/root\n"
+        f"uname -r >{shared}/release\n"
+        f"{sys.executable} -m pytest -q -p no:cacheprovider {arguments} "
+        f"--junitxml {shared}/results.xml >{shared}/output 2>&1\n"
+        f"echo $? >{shared}/status\n"
+    )
+    script.chmod(0o755)
+    console = _boot(image, script, shared, limit)
+    assert (shared / "status").exists(), f"the guest did not come to its end:\n{console[-3000:]}"
+    output = (shared / "output").read_text(errors="replace")
+    results = shared / "results.xml"
+    return Run(
+        release=(shared / "release").read_text().strip(),
+        verdicts=tuple(_verdicts(results.read_text())) if results.exists() else (),
+        output=output,
+    )
+
+
+def _boot(image: Path, script: Path, shared: Path, limit: float) -> str:
+    """The console's text; whatever happens, the virtual machine is ended."""
+    binaries = Path(sys.executable).parent
+    command = [
+        str(binaries / "vng"), "--run", str(image), "--disable-kvm", "--force-9p", "--verbose",
+        "--cpus", str(os.cpu_count() or 1), "--memory", MEMORY,
+        "--rwdir", str(shared), "--exec", str(script),
+    ]  # fmt: skip
+    environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        command,
+        cwd=shared,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as machine:
+        try:
+            said, _ = machine.communicate(timeout=BOOT_LIMIT + limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(machine.pid, signal.SIGKILL)
+            said, _ = machine.communicate()
+    return said.decode(errors="replace")
+
+
+def _verdicts(text: str) -> list[Verdict]:
+    found = []
+    for case in ElementTree.fromstring(text).iter("testcase"):  # noqa: S314  # our own pytest's
+        outcome, words = "passed", ""
+        for kind, name in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+            element = case.find(kind)
+            if element is not None:
+                outcome, words = name, f"{element.get('message', '')}\n{element.text or ''}"
+        module = case.get("classname", "").replace(".", "/")
+        found.append(
+            Verdict(
+                name=f"{module}.py::{case.get('name', '')}",
+                outcome=outcome,
+                seconds=float(case.get("time", "0")),
+                words=words,
+            )
+        )
+    return found
