@@ -18,8 +18,6 @@ TRAFFIC = "tests/kernel/test_rules_traffic.py"
 
 QUICK = (
     f"{UP}::test_network_goes_on_after_up_and_is_given_back_whole_by_down",
-    f"{ATTACHMENT}::test_pods_see_each_other_under_their_own_addresses",
-    f"{TRAFFIC}::test_pods_leave_under_the_nodes_address_and_only_outwards",
     f"{SURVIVAL}::test_traffic_goes_on_while_there_is_no_agent",
     f"{SURVIVAL}::test_damage_on_the_host_is_repaired[nft delete table inet weft]",
 )
