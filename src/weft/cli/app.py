@@ -36,6 +36,10 @@ _LOADED_LATE = {
         "weft.cli.conformance",
         "Test any CNI plugin against the specification.",
     ),
+    "support": (
+        "weft.cli.support.command",
+        "Collect what a bug report needs into one archive, without secrets.",
+    ),
 }
 _OPEN = {"ignore_unknown_options": True, "allow_extra_args": True}
 
