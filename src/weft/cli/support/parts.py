@@ -175,10 +175,11 @@ def rules(scene: Scene) -> Any:
         for family in ("inet", "arp")
     }
     keys = ("family", "table", "name", "type", "hook", "prio", "policy")
+    listed = json.loads(_output("nft", "-j", "list", "chains"))["nftables"]
     chains = [
-        {key: chain[key] for key in keys if key in chain}
-        for chain in Machine().chains() or ()
-        if "hook" in chain and chain.get("table") != "weft"
+        {key: each["chain"][key] for key in keys if key in each["chain"]}
+        for each in listed
+        if "hook" in each.get("chain", {}) and each["chain"].get("table") != "weft"
     ]
     return {"ours": ours, "others": chains}
 
