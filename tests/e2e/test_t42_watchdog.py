@@ -69,8 +69,9 @@ def deadlocked(host: Host, agent: int) -> Iterator[None]:
 
 
 @contextmanager
-def held_by_the_kernel(host: Host, agent: int) -> Iterator[None]:
-    """The next netlink message of the main thread, an nftables transaction, takes a minute."""
+def held_by_the_kernel(host: Host, agent: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The next netlink message of the main thread, for an nftables transaction, takes a minute.
+    Gives the holder, which would also hold what is left of the process when it has ended."""
     held = host.node.popen(
         ["strace", "-qq", "-o", "/dev/null", "-p", str(agent), "-e", "trace=sendto",
          "-e", "inject=sendto:delay_enter=60000000"],
@@ -90,7 +91,7 @@ def held_by_the_kernel(host: Host, agent: int) -> Iterator[None]:
     victim.stdin.close()
     time.sleep(0.2)  # it has been taken up
     try:
-        yield
+        yield held
         assert victim.wait(30) == 1
         assert victim.stdout is not None and b'"code":11' in victim.stdout.read()
     finally:
@@ -142,7 +143,8 @@ def _stuck_once(host: Host, way: Callable[[Host, int], object]) -> float:
     """One way to be stuck, noticed by everybody who should; seconds until it serves again."""
     agent, said = agent_of(host), len(host.log())
     began = time.monotonic()
-    with way(host, agent):  # type: ignore[attr-defined]
+    words = "did not turn in time" if way is stopped else "the loop has not turned for"
+    with way(host, agent) as holder:  # type: ignore[attr-defined]
         status = host.send(ask("STATUS"))
         assert not problems([status], status=1, code=50)
         assert status.seconds < STATUS_LIMIT + BUSY
@@ -150,9 +152,10 @@ def _stuck_once(host: Host, way: Callable[[Host, int], object]) -> float:
             _wait_unwell(host)
         while not agent_of(host) or agent_of(host) == agent or host.send(ask("STATUS")).status != 0:
             assert time.monotonic() - began < RESTART_LIMIT, host.log()[said:][-3000:]
+            if holder is not None and words in host.log()[said:]:
+                holder.kill()
             time.sleep(0.1)
         took = time.monotonic() - began
-    words = "did not turn in time" if way is stopped else "the loop has not turned for"
     assert words in host.log()[said:]
     if way in (looping, deadlocked):
         assert ("in endless_loop" in host.log()[said:]) == (way is looping)
