@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import subprocess
 import threading
 import time
@@ -70,10 +71,12 @@ def _addresses(result: dict[str, Any]) -> list[str]:
 
 
 def _state(link: str) -> list[str] | None:
-    """The addresses in the record of the link, as the kernel has it."""
+    """The addresses in the record of the link, as the kernel has it. Asked by name first: files
+    of a link that is gone are taken down a little later."""
     try:
+        socket.if_nametoindex(link)
         return Path(f"/sys/class/net/{link}/ifalias").read_text().split(" ")[6].strip().split(",")
-    except OSError:  # none, or one that the kernel is taking down (ENODEV)
+    except OSError:
         return None
 
 
