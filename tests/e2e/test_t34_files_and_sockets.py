@@ -20,7 +20,6 @@ import pytest
 
 import strangers
 from acceptance import SLACK, Answer, Host, ask, pool, problems, watched
-from conftest import Site
 from strangers import GROUP, MAIN, QUERY
 from tricks import CASES, INSTALLED, KEPT, PRECIOUS, Case, harm, plant, tidy, victim_of
 from weft.cni.install import place_launcher, write_conflist
@@ -160,7 +159,7 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def grouped(_site: Site) -> Iterator[Host]:
+def grouped(_site: Any) -> Iterator[Host]:
     """A host whose socket.group is set, with its agent; given back as it was."""
     made = _site.make(GROUPED)
     with watched(made) as host:
