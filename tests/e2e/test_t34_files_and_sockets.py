@@ -81,7 +81,7 @@ def _tried(host: Host, case: Case) -> list[str]:
     return wrong + ([done_harm] if done_harm else [])
 
 
-@pytest.mark.matrix(id="T34", full=len(CASES), reduced=24)
+@pytest.mark.matrix(id="T34", full=len(CASES), reduced=12)
 def test_no_trick_with_a_file_is_followed_waited_for_or_written_through(
     host: Host, count: int
 ) -> None:
