@@ -178,3 +178,17 @@ def _on_a_small_disk(host: Host, pods: dict[str, Answer]) -> None:
     assert pods[gone].status == 0
     host.shell("umount -l /run/weft; true")
     host.shell("cp -a /mnt/journal.db* /run/weft/ 2>/dev/null || true")
+
+
+@pytest.mark.matrix(id="T36 rebuild", full=1000, reduced=40)
+def test_a_journal_is_rebuilt_from_the_kernel_in_time(host: Host, count: int) -> None:
+    made = _fill(host, count)
+    host.end()
+    host.shell(f"rm -f {JOURNAL}*")
+    took = host.start()
+    print(f"{count} attachments known again in {took:.1f} s")
+    assert took < REBUILT
+    _all_there(host, made)
+    wrong = host.send(ask("CHECK", "pod-0", pod="pod-1", prevResult=made["pod-0"].json))
+    assert wrong.status == 1, "another container's namespace is told, also after a rebuild"
+    _empty(host, made)
