@@ -46,6 +46,7 @@ UNFORESEEN = ("Traceback (most recent call last)", "a request failed", "outcome=
 # a launcher waits that long for an ADD; a fault that keeps the agent from answering costs it whole
 SETTINGS = "attach:\n  addTimeout: 3\n"
 _START_LIMIT = 30.0
+_TRACEBACK = 40  # lines
 _MENDING = 5.0  # seconds in which an agent has its journal in order again
 _AGAIN = 11  # CNI: try again later
 PATIENCE = 5.0  # seconds for what kernel and agent do late
@@ -231,7 +232,12 @@ class Stage:
         text = self._log_text()
         fresh, self._read = text[self._read :], len(text)
         lines = fresh.splitlines()
-        return [line for line in lines if any(words in line for words in UNFORESEEN)]
+        return [
+            # a traceback is told by its end
+            " / ".join(lines[at : at + _TRACEBACK])
+            for at, line in enumerate(lines)
+            if any(words in line for words in UNFORESEEN)
+        ]
 
     def _ask(self, method: str) -> Any:
         """A call of the agent's API."""
