@@ -1,8 +1,9 @@
 """What others can do to a node, as shell commands; and the foreign things that must survive it.
 
 A command runs in the node, by the real `ip`, `nft` and `sysctl`, as another process. Words in
-braces are of one container: its link, addresses and hardware address. `opens`: with packet rules
-that are not protected, forged packets may pass until it is mended.
+braces are of one container: its link, addresses and hardware address. `opens`: forged packets may
+pass until it is mended, because rules that are not protected are gone, or a link that bears another
+name or is a port of a bridge is not told from somebody else's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Damage(NamedTuple):
 def _links() -> list[Damage]:
     return [
         Damage("link down", "ip link set {link} down"),
-        Damage("link renamed", "ip link set {link} name stolen0"),
+        Damage("link renamed", "ip link set {link} name stolen0", opens=True),
         Damage("link down and renamed", "ip link set {link} down; ip link set {link} name stolen0"),
         Damage("link with another MTU", "ip link set {link} mtu 1300"),
         Damage("link with another MAC", "ip link set {link} address 02:00:00:00:00:77"),
@@ -30,7 +31,7 @@ def _links() -> list[Damage]:
         Damage("link with another alias", "ip link set {link} alias mine"),
         Damage("link of another group", "ip link set {link} group 0"),
         Damage("link with other everything", "ip link set {link} mtu 1290 group 5 alias x"),
-        Damage("link in a bridge", "ip link set {link} master foreign0"),
+        Damage("link in a bridge", "ip link set {link} master foreign0", opens=True),
         Damage("address on the link", "ip addr add 192.0.2.77/24 dev {link}"),
         Damage("IPv6 address on the link", "ip addr add 2001:db8:77::1/64 dev {link}"),
     ]
@@ -198,14 +199,14 @@ table bridge weft {
 """
 
 FOREIGN = """
-ip link add foreign0 type bridge
+ip link add foreign0 address 02:00:00:00:00:0f type bridge
 ip link set foreign0 addrgenmode none
 ip link set foreign0 up alias theirs
 ip link property add dev foreign0 altname wfforeign
 ip link add wf0 type veth peer name wf1
 ip link set wf0 addrgenmode none
 ip link set wf1 addrgenmode none
-ip link set wf0 up
+ip link set wf0 master foreign0 up
 ip addr add 192.0.2.1/24 dev foreign0
 ip nexthop add id 7 via 198.51.100.1 dev eth0
 ip nexthop add id 8 blackhole

@@ -44,6 +44,7 @@ class Heard:
     everything: bool = False
     host: bool = False  # links, addresses, ways out of the host
     forwarding: bool = False  # switched off somewhere
+    urgent: bool = False  # the guards of a link may be passed by
 
     @property
     def anything(self) -> bool:
@@ -122,7 +123,9 @@ class Notices:
             by = f"deleted by process or socket {port}" if port else ""
             self.heard.deleted[known] = "moved to another network namespace" if moved else by
         else:
-            self.heard.links[known] = links.decode(body)
+            link = self.heard.links[known] = links.decode(body)
+            # the rules know our links by their names, and do not see a bridge's ports
+            self.heard.urgent = self.heard.urgent or link.name != known or bool(link.master)
 
     def _address(self, body: memoryview) -> None:
         found = decode_address(body)

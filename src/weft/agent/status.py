@@ -154,6 +154,10 @@ class Reporter:
             found.append(Why(reason="invalid-settings", message=service.readers.trouble))
         found += [Why(reason=reason, message=words) for reason, words in service.keeping.warnings()]
         found += service.firewalls.warnings()
+        found += [
+            Why(reason="contested", message=f"somebody changes {words} again and again")
+            for words in service.watcher.contested()
+        ]
         return found + service.health.warnings()
 
     def _formats(self) -> tuple[Format, ...]:

@@ -195,7 +195,8 @@ class Watcher:
                 raise
             self._overflowed(now)
         if self._notices.heard.anything:
-            self._soon(URGENT if reading.protocol != NETLINK_ROUTE else GATHER)
+            urgent = reading.protocol != NETLINK_ROUTE or self._notices.heard.urgent
+            self._soon(URGENT if urgent else GATHER)
 
     def _read_on(self, reading: _Reading) -> None:
         if reading in self._sockets:

@@ -336,6 +336,13 @@ REASONS: dict[str, Reason] = {
         action="run the commands in the message, or set foreignFirewall to admit and restart the "
         "agent; docs/beside-others.md",
     ),
+    "contested": Reason(
+        cni=999,
+        early=True,
+        summary="somebody changes an object of weft's again as soon as it is mended, so it is mended "
+        "every few seconds only",
+        action="find out who with `ip monitor` and `nft monitor`, and stop it; docs/healing.md",
+    ),
     "peer-fault": Reason(
         cni=11,
         early=False,
