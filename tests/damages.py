@@ -199,14 +199,16 @@ table bridge weft {
 """
 
 FOREIGN = """
-ip link add foreign0 address 02:00:00:00:00:0f type bridge
+ip link add foreign0 address 02:00:00:00:00:0f type bridge forward_delay 0
 ip link set foreign0 addrgenmode none
 ip link set foreign0 up alias theirs
 ip link property add dev foreign0 altname wfforeign
 ip link add wf0 type veth peer name wf1
 ip link set wf0 addrgenmode none
 ip link set wf1 addrgenmode none
+ip link set wf1 up
 ip link set wf0 master foreign0 up
+sleep 0.2
 ip addr add 192.0.2.1/24 dev foreign0
 ip nexthop add id 7 via 198.51.100.1 dev eth0
 ip nexthop add id 8 blackhole

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ from weft.model.attachment import (
 )
 from weft.model.errors import WeftError
 from weft.rows.base import RowKey
-from weft.rows.links import Veth
+from weft.rows.links import Address, Veth
 
 GATHER = 0.05  # seconds between the first notification and the look at what changed
 URGENT = 0.002  # the same where packet rules have changed: they may stand open
@@ -327,7 +327,8 @@ class Watcher:
         ready = [key for key in keys if key not in waits]
         self._tell_deleted(heard)
         return Doubt(
-            owners={known[key] for key in ready if key in known},
+            owners={known[key] for key in ready if key in known}
+            | self._around(heard.addresses.values()),
             suspects=[key for key in ready if key not in known and key[0] in KINDS],
             strays=list(heard.addresses.values()),
             rules=any(key[0] in ("Table", "Set") for key in ready),
@@ -342,6 +343,11 @@ class Watcher:
             return (pair,)
         # every link is born down, and most are up by now
         return (up,) if not said.up and not self._links.is_up(link) else ()
+
+    def _around(self, addresses: Iterable[Address]) -> set[str]:
+        """Whose links they are on: with its last address a link loses its routes and neighbours,
+        and nothing is said of them (fib_disable_ip)."""
+        return {owner for row in addresses if (owner := self._links.owner(row.link)) is not None}
 
     def _tell_deleted(self, heard: Heard) -> None:
         for link, how in heard.deleted.items():
@@ -388,9 +394,10 @@ class Watcher:
         look = await self._sweeper.look(known)
         self._forward()
         changed = {link: self._links.owner(link) for link in look.changed}
+        around = self._around(look.addresses)
         damaged = await self._examine(
             Doubt(
-                owners=[owner for owner in changed.values() if owner is not None],
+                owners=around.union(owner for owner in changed.values() if owner is not None),
                 strays=look.addresses,
                 rules=look.rules,
             )

@@ -339,8 +339,8 @@ REASONS: dict[str, Reason] = {
     "contested": Reason(
         cni=999,
         early=True,
-        summary="somebody changes an object of weft's again as soon as it is mended, so it is mended "
-        "every few seconds only",
+        summary="somebody changes an object of weft's again as soon as it is mended, so it is "
+        "mended every few seconds only",
         action="find out who with `ip monitor` and `nft monitor`, and stop it; docs/healing.md",
     ),
     "peer-fault": Reason(
