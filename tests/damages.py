@@ -110,28 +110,28 @@ def _rules() -> list[Damage]:
             ("pool of somebody's", "nft add element inet weft pools4 '{{ 203.0.113.0/24 }}'",
              False),
             ("pool swapped",
-             "nft flush set inet weft pools4;"
-             "nft add element inet weft pools4 '{{ 10.0.0.0/8 }}'", False),
+             "nft 'flush set inet weft pools4;"
+             "add element inet weft pools4 {{ 10.0.0.0/8 }}'", False),
             ("set deleted",
-             "nft flush chain inet weft outbound; nft flush chain inet weft untranslated;"
-             "nft delete set inet weft routed", False),
+             "nft 'flush chain inet weft outbound; flush chain inet weft untranslated;"
+             "delete set inet weft routed'", False),
             ("set of another kind",
-             "nft flush chain inet weft outbound; nft flush chain inet weft untranslated;"
-             "nft delete set inet weft routed;"
-             "nft add set inet weft routed '{{ type inet_service; }}'", False),
+             "nft 'flush chain inet weft outbound; flush chain inet weft untranslated;"
+             "delete set inet weft routed;"
+             "add set inet weft routed {{ type inet_service; }}'", False),
             ("chain of somebody's", "nft add chain inet weft theirs", False),
             ("hook of somebody's",
-             "nft add chain inet weft theirs '{{ type filter hook forward priority 5; }}';"
-             "nft add rule inet weft theirs ip saddr 1.2.3.4 drop", False),
+             "nft 'add chain inet weft theirs {{ type filter hook forward priority 5; }};"
+             "add rule inet weft theirs ip saddr 1.2.3.4 drop'", False),
             ("chain of somebody's, led to from ours",
-             "nft add chain inet weft theirs; nft add rule inet weft theirs accept;"
-             "nft insert rule inet weft from-pods jump theirs", True),
+             "nft 'add chain inet weft theirs; add rule inet weft theirs accept;"
+             "insert rule inet weft from-pods jump theirs'", True),
             ("set of somebody's",
              "nft add set inet weft theirs '{{ type ipv4_addr; flags timeout; }}'", False),
             ("map of somebody's that leads to a chain of theirs",
-             "nft add chain inet weft theirs;"
-             "nft add map inet weft way '{{ type ipv4_addr : verdict; }}';"
-             "nft add element inet weft way '{{ 1.2.3.4 : jump theirs }}'", False),
+             "nft 'add chain inet weft theirs;"
+             "add map inet weft way {{ type ipv4_addr : verdict; }};"
+             "add element inet weft way {{ 1.2.3.4 : jump theirs }}'", False),
             ("counter of somebody's", "nft add counter inet weft theirs", False),
             ("ARP chain flushed", "nft flush chain arp weft from-pods", True),
             ("ARP chain of somebody's", "nft add chain arp weft theirs", False),

@@ -68,6 +68,12 @@ class Mender:
         damaged: set[str] = set()
         waiting: dict[str, float] = {}
         owners = list(doubt.owners)
+        if OWNER in owners:
+            # a chain of ours may lead to one that has to go
+            part = self._rows([OWNER])
+            found = _by_owner(part, await asyncio.to_thread(self._compared, part))
+            damaged |= await self._perform(found, (), waiting)
+            owners.remove(OWNER)
         if doubt.rules or doubt.suspects or doubt.strays:
             found, left = await self._rules(doubt)
             damaged |= await self._perform(found, (*left, *doubt.strays), waiting)

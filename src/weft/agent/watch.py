@@ -347,7 +347,10 @@ class Watcher:
     def _around(self, addresses: Iterable[Address]) -> set[str]:
         """Whose links they are on: with its last address a link loses its routes and neighbours,
         and nothing is said of them (fib_disable_ip)."""
-        return {owner for row in addresses if (owner := self._links.owner(row.link)) is not None}
+        owners = {self._links.owner(row.link) for row in addresses} - {None}
+        for owner in owners:
+            self._later(SLOWEST, self._look_again, owner)
+        return {owner for owner in owners if owner is not None}
 
     def _tell_deleted(self, heard: Heard) -> None:
         for link, how in heard.deleted.items():
