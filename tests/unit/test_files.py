@@ -319,3 +319,9 @@ def test_directories_are_made_private_only_when_asked(home: Path) -> None:
     assert list(home.iterdir()) == []
     secure(settings)
     assert (home / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_files_of_the_kernel_are_read_whatever_the_limit() -> None:
+    found = files.glance(Path("/proc/sys/kernel/osrelease"), 64 << 20)
+    assert found is not None
+    assert found.decode().strip() == os.uname().release

@@ -30,6 +30,7 @@ MAX_LINKS = 40
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_PIECE = 1 << 16
 _COMPANIONS = ("", "-wal", "-shm", "-journal")
 """What SQLite opens beside a database, following links (sqlite.org/tempfiles.html)."""
 
@@ -124,10 +125,14 @@ def glance(path: Path, limit: int) -> bytes | None:
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
+        content = bytearray()
         try:
-            return file.read(limit)
+            # files below /proc/sys refuse a read of more than the kernel may allocate in one piece
+            while len(content) < limit and (more := file.read1(min(_PIECE, limit - len(content)))):
+                content += more
         except OSError:
             return None
+    return bytes(content)
 
 
 def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = False) -> None:
