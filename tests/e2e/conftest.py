@@ -16,6 +16,7 @@ from itertools import count as counter
 import pytest
 
 from acceptance import Host, compared, warm
+from releases import KeptHost, Laid, lay_present, lay_previous, mark_launcher
 from weft.lab import nodes, snapshot, wiring
 from weft.lab.snapshot import Snapshot
 from weft.lab.wiring import Wires
@@ -74,3 +75,34 @@ def host(_site: Site) -> Iterator[Host]:
     with compared(*kept) as ready:
         yield ready
     _site.warm = kept
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
+    """The release before this one, with a launcher that differs in any case, and this one."""
+    top = tmp_path_factory.mktemp("releases")
+    old, said = lay_previous(top / "old")
+    if said:
+        print(said)
+    mark_launcher(old)
+    return {"old": old, "new": lay_present(top / "new")}
+
+
+@pytest.fixture
+def new_kept() -> Iterator[Callable[[Laid], KeptHost]]:
+    """A factory of nodes whose agent is that of a release, kept as on a machine."""
+    with ExitStack() as stack:
+
+        def make(release: Laid) -> KeptHost:
+            name = f"kept-{os.getpid()}-{next(_number)}"
+            wires = wiring.lay(name, tied=True)
+            stack.callback(wiring.remove, wires)
+            node = nodes.start(f"{name}-n1")
+            stack.callback(nodes.stop, node)
+            wiring.connect(wires, node, 0)
+            host = KeptHost(node, wires, release)
+            stack.callback(host.close)
+            host.start()
+            return host
+
+        yield make

@@ -24,7 +24,8 @@ STATE = (*snapshot.STATE, *WRITTEN[1:], "/usr/local/bin", "/opt", "/etc/systemd"
 ENVIRONMENT = {"PATH": CLEAN_PATH, "WEFT_VENV": sys.prefix, "HOME": "/root", "TERM": "dumb"}
 
 
-def _hide() -> None:
+def hide() -> None:
+    """Lay an overlay over each directory that `up` writes. Runs inside the node."""
     for path in WRITTEN:
         if Path(path).is_dir():
             upper, work = (f"{private.LAYERS}{path.replace('/', '-')}-{x}" for x in "uw")
@@ -103,7 +104,7 @@ def machine(name: str, *, uplink: bool = True) -> Iterator[Machine]:
         if wires is not None:
             wiring.connect(wires, node, 0)
             _wait_for_addresses(node)
-        calls.call(node, _hide)
+        calls.call(node, hide)
         yield Machine(node)
     finally:
         nodes.stop(node)

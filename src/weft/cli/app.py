@@ -26,6 +26,7 @@ from weft.cli import (
     label,
     manifests,
     status,
+    upgrade,
     version,
 )
 from weft.cli.client import SOCKET, Client
@@ -86,6 +87,7 @@ COMMANDS = (
     ("delete", manifests.delete),
     ("label", label.label),
     ("explain", explain.explain),
+    ("upgrade", upgrade.upgrade),
     ("version", version.version),
     ("completion", completion.completion),
 )

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from weft.cli.machine import Machine
-from weft.cni.install import LAUNCHER, MARK
+from weft.cni.install import DIRECTORIES, LAUNCHER, MARK
 from weft.model.names import printable
 from weft.wire.api import Finding
 
 CONFIGURATIONS = "/etc/cni/net.d"
-PLUGINS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 SUFFIXES = (".conf", ".conflist", ".json")
 """What libcni takes for a configuration (ConfFiles)."""
 
@@ -67,12 +66,12 @@ def configuration(machine: Machine) -> Iterator[Finding]:
 
 def launcher(machine: Machine) -> Iterator[Finding]:
     """The program that runtimes execute: there, executable, and of this release."""
-    found = [f"{place}/weft" for place in PLUGINS if "weft" in machine.names(place)]
+    found = [f"{place}/weft" for place in DIRECTORIES if "weft" in machine.names(place)]
     if not found:
         yield Finding(
             id="launcher",
             level="bad",
-            text=f"no plugin weft in {', '.join(PLUGINS)}: runtimes cannot call it",
+            text=f"no plugin weft in {', '.join(DIRECTORIES)}: runtimes cannot call it",
             mend="./dev up, or install it as docs/install.md says",
         )
     for path in found:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from weft.kernel import files
@@ -22,6 +23,9 @@ LAUNCHER = Path(__file__).with_name("launcher")
 """The compiled launcher in this installation."""
 MARK = b"weft-launcher: "
 """Every launcher of ours contains it, whatever its version; native/launcher/main.c."""
+
+DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+"""Where runtimes look for plugins: everybody's, Debian's, Fedora's."""
 
 _TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _LARGEST = 16 * 1024 * 1024
@@ -74,6 +78,19 @@ def place_launcher(directory: Path, type_name: str = "weft", source: Path = LAUN
         return False
     files.replace(place, wanted, 0o755)
     return True
+
+
+def find_launchers(directories: Iterable[Path]) -> list[Path]:
+    """Every launcher of ours in these directories, whatever its version and its type name."""
+    found = []
+    for directory in directories:
+        try:
+            names = sorted(os.listdir(directory))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        places = (directory / name for name in names if _TYPE_NAME.fullmatch(name))
+        found += [place for place in places if MARK in (_read_own(place) or b"")]
+    return found
 
 
 def remove_launcher(directory: Path, type_name: str = "weft") -> bool:

@@ -140,7 +140,7 @@ def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = Fa
     was. `durable`: on the disk before it is seen. The unfinished name begins with a dot and ends
     in .tmp: nobody takes it for the file. Raises Conflict where the directory is not safe."""
     check_directory(path.parent)
-    _clear_unfinished(path)
+    clear_unfinished(path)
     descriptor, unfinished = _begin(path)
     try:
         with open(descriptor, "wb") as file:
@@ -164,6 +164,18 @@ def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = Fa
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def replace_link(path: Path, target: Path) -> None:
+    """Let `path` be a symbolic link to `target` from one moment to the next: there is none in which
+    it is missing. Raises Conflict where something else than a link lies there."""
+    check_directory(path.parent)
+    if os.path.lexists(path) and not path.is_symlink():
+        raise _unsafe(path, "it must be a symbolic link")
+    unfinished = path.with_name(f".{path.name[:200]}.link.tmp")
+    unfinished.unlink(missing_ok=True)
+    unfinished.symlink_to(target)
+    unfinished.rename(path)
 
 
 def append(path: Path) -> BinaryIO:
@@ -213,7 +225,7 @@ def _begin(path: Path) -> tuple[int, str]:
         os.close(descriptor)
 
 
-def _clear_unfinished(path: Path) -> None:
+def clear_unfinished(path: Path) -> None:
     """Remove what writers left that were killed; one that is at work has its file locked."""
     for left in path.parent.glob(f".{glob.escape(path.name[:200])}.*.tmp"):
         # an error: it is being written, was renamed in this moment, or is no file at all

@@ -155,6 +155,20 @@ REASONS: dict[str, Reason] = {
         summary="the kernel of this machine is older than weft is made for; nothing was touched",
         action="boot Linux 5.15 or newer; `weft doctor` says whether it has what weft needs",
     ),
+    "upgrade-refused": Reason(
+        cni=999,
+        early=True,
+        summary="a release cannot take over on this node as things are; nothing was changed",
+        action="mend what the message names and run it again; `weft upgrade --dry-run` only checks",
+    ),
+    "upgrade-failed": Reason(
+        cni=999,
+        early=False,
+        summary="a release could not take over; what was there before was put back, unless the "
+        "message says otherwise",
+        action="read the agent's log lines in the message; run it again, or go on with the "
+        "release that runs",
+    ),
     "not-found": Reason(
         cni=3,
         early=True,

@@ -1,0 +1,126 @@
+"""Where an upgrade stands, on disk before its first effect.
+
+    /var/lib/weft/upgrade/record.json    from which release to which, and what was where
+    /var/lib/weft/upgrade/launcher-N     the launchers that were there
+
+Whoever finds it knows that an upgrade was cut short, and the way back. It is removed when an
+upgrade is finished or undone. The directory is locked for as long as one is at work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from weft.kernel import files
+from weft.model.errors import Conflict, NotFound, Unsupported
+
+FORMAT = 1
+_LARGEST = 16 << 20
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A launcher that was there, and the copy from which it can be put back."""
+
+    path: str
+    copy: str
+    mode: int
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """`origin` and `goal`: where the link led and where it shall lead, as it is written in it."""
+
+    format: int = FORMAT
+    link: str
+    origin: str
+    origin_version: str = ""  # as its agent said; empty where none answered
+    goal: str
+    goal_version: str
+    launchers: tuple[Kept, ...] = ()
+
+
+class Record:
+    """The directory. Everything in it is ours."""
+
+    def __init__(self, state: Path) -> None:
+        self.directory = state / "upgrade"
+        self._file = self.directory / "record.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else upgrades this node meanwhile; Conflict where somebody does."""
+        try:
+            files.check_directory(self.directory.parent)
+        except NotFound:
+            raise NotFound(
+                f"there is no {self.directory.parent}: no weft has run on this node, so there is "
+                "nothing to upgrade; docs/install.md says how to begin",
+                reason="upgrade-refused",
+            ) from None
+        descriptor = os.open(self.directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(
+                    "another `weft upgrade` is at work on this node; wait until it has ended",
+                    reason="upgrade-refused",
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> Standing | None:
+        """The upgrade that was cut short; None where none was."""
+        try:
+            raw = files.read(self._file, _LARGEST)
+        except NotFound:
+            return None
+        try:
+            found = msgspec.json.decode(raw, type=Standing)
+        except msgspec.MsgspecError as error:
+            raise Unsupported(
+                f"{self._file} cannot be read ({error}); look which release "
+                "/usr/local/bin/weft leads to, remove the file and upgrade again",
+                reason="upgrade-refused",
+            ) from error
+        if found.format > FORMAT:
+            raise Unsupported(
+                f"{self._file} is of a newer release (format {found.format}); run the `weft "
+                f"upgrade` of {found.goal}",
+                reason="upgrade-refused",
+            )
+        return found
+
+    def begin(self, standing: Standing, launchers: Sequence[Path]) -> Standing:
+        """Copies first, then the record that names them; the record with the copies in it."""
+        files.make_directory(self.directory)
+        kept = []
+        for number, path in enumerate(launchers):
+            copy = self.directory / f"launcher-{number}"
+            content = files.glance(path, _LARGEST)
+            if content is None:
+                raise NotFound(f"{path} is gone; begin again", reason="upgrade-refused")
+            files.replace(copy, content, 0o600, durable=True)
+            mode = path.stat().st_mode & 0o7777
+            kept.append(Kept(path=str(path), copy=str(copy), mode=mode))
+        standing = msgspec.structs.replace(standing, launchers=tuple(kept))
+        self.write(standing)
+        return standing
+
+    def write(self, standing: Standing) -> None:
+        """On disk when it returns."""
+        files.replace(self._file, msgspec.json.encode(standing), 0o600, durable=True)
+
+    def end(self) -> None:
+        """Forget it: the record first, so that no record names copies that are gone."""
+        self._file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            for left in self.directory.iterdir():
+                left.unlink()
+            self.directory.rmdir()
