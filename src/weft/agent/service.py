@@ -32,6 +32,7 @@ from weft.agent.ground import Ground
 from weft.agent.health import Health
 from weft.agent.journal import Journal
 from weft.agent.keeping import Keeping
+from weft.agent.lowering import lower_if_asked
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
 from weft.agent.pace import watch_loop
@@ -252,6 +253,8 @@ class Service:
         self.rules.close()
         await self.store.close()
         self.journal.close()
+        paths = self.settings.paths
+        lower_if_asked(Path(paths.journal), Path(paths.store), self.log)
 
 
 async def serve(settings: Settings) -> None:

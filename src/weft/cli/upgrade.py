@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
+from weft import __version__
 from weft.cli.client import Client
 from weft.cli.columns import coloured, plain
 from weft.cli.options import Report
@@ -139,9 +140,17 @@ def _prepared(
         networks=NETWORKS,
         state=Path(paths.store).parent,
         found=look(paths),
+        lowest=_lowest(ask()),
     )
     course = Course(view, kept_by, Record(view.state), ask, timeout)
     return course, preflight.check(view)
+
+
+def _lowest(status: Status | None) -> int | None:
+    """The oldest formats that the agent that runs can leave behind; None where it cannot."""
+    from weft.agent.lowering import LOWEST
+
+    return LOWEST if status is not None and status.version == __version__ else None
 
 
 def _carry_out(course: Course, checks: list[Check], dry_run: bool) -> WeftError | None:

@@ -21,6 +21,7 @@ from typing import Literal
 
 import msgspec
 
+from weft.agent import lowering
 from weft.cni.install import place_launcher
 from weft.kernel import files
 from weft.lab.demo.record import File, digest
@@ -221,9 +222,17 @@ class Course:
         text = f"weft {self.goal.version} serves"
         if self._serves(self.goal.program, self.goal.version) == "":
             return "already", text
+        self._ask_to_lower()
         self.keeper.restart()
         self._wait(self.goal.program, self.goal.version)
         return "done", text
+
+    def _ask_to_lower(self) -> None:
+        """The agent that ends leaves its files in formats that the goal reads."""
+        formats = self.goal.formats
+        asked = lowering.Asked(journal=formats.journal, store=formats.store)
+        request = self.record.directory / lowering.request(self.view.state / "store").name
+        files.replace(request, msgspec.json.encode(asked), 0o600, durable=True)
 
     def _return_to(self, standing: Standing) -> tuple[State, str]:
         version = standing.origin_version

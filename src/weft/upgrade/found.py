@@ -67,15 +67,19 @@ def look(paths: PathSettings, links: Path = LINKS) -> Found:
     )
 
 
-def obstacles(found: Found, release: Release) -> list[str]:
-    """Why the release could not go on from what lies there, one line each. Pure."""
+def obstacles(found: Found, release: Release, lowest: int | None = None) -> list[str]:
+    """Why the release could not go on from what lies there, one line each. Pure.
+
+    `lowest`: the agent that runs can leave journal and store in formats as old as this one.
+    """
     reads: Formats = release.formats
     lines = []
     for name, format_, newest in (
         ("journal", found.journal, reads.journal),
         ("store", found.store, reads.store),
     ):
-        if format_ is not None and format_ > newest:
+        lowered = lowest is not None and lowest <= newest
+        if format_ is not None and format_ > newest and not lowered:
             lines.append(f"the {name} has format {format_}, weft {release.version} reads {newest}")
     for version, count in sorted(found.aliases.items()):
         if version > reads.alias:

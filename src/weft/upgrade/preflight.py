@@ -50,6 +50,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     networks: Path
     state: Path
     found: Found
+    lowest: int | None = None  # the oldest format that the agent that runs can leave behind
 
     def leads_to(self, target: str) -> str:
         """The program that a target of the link is."""
@@ -115,7 +116,7 @@ def _settings(view: View) -> Iterator[Check]:
 
 
 def _state(view: View) -> Iterator[Check]:
-    why = obstacles(view.found, view.goal)
+    why = obstacles(view.found, view.goal, view.lowest)
     if why:
         text = "; ".join(why) + "; use a release that reads it"
         yield Check(name="state", good=False, text=text)
