@@ -75,7 +75,9 @@ def lower_if_asked(journal: Path, store: Path, log: Log) -> None:
 
 def lower(name: str, path: Path, wanted: int) -> None:
     """Bring a file that nobody holds to a format of at most `wanted`, in one transaction."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as database:
+    if not path.is_file():
+        return
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as database:
         found = database.execute("PRAGMA user_version").fetchone()[0]
         steps = [_BACK[name][n] for n in range(found, wanted, -1) if n in _BACK[name]]
         if not steps:

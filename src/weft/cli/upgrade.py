@@ -139,6 +139,7 @@ def _prepared(
         searched=searched,
         networks=NETWORKS,
         state=Path(paths.store).parent,
+        paths=paths,
         found=look(paths),
         lowest=_lowest(ask()),
     )

@@ -12,6 +12,7 @@ from which it came. The way back always leads to the last release that was seen 
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -156,6 +157,8 @@ class Course:
             link=str(self.view.link),
             origin=self.view.origin,
             origin_version=self.origin_version,
+            journal=self.view.found.journal or lowering.LOWEST,
+            store=self.view.found.store or lowering.LOWEST,
             goal=self.goal.program,
             goal_version=self.goal.version,
         )
@@ -222,16 +225,15 @@ class Course:
         text = f"weft {self.goal.version} serves"
         if self._serves(self.goal.program, self.goal.version) == "":
             return "already", text
-        self._ask_to_lower()
+        self._ask_to_lower(self.goal.formats.journal, self.goal.formats.store)
         self.keeper.restart()
         self._wait(self.goal.program, self.goal.version)
         return "done", text
 
-    def _ask_to_lower(self) -> None:
-        """The agent that ends leaves its files in formats that the goal reads."""
-        formats = self.goal.formats
-        asked = lowering.Asked(journal=formats.journal, store=formats.store)
-        request = self.record.directory / lowering.request(self.view.state / "store").name
+    def _ask_to_lower(self, journal: int, store: int) -> None:
+        """The agent that ends leaves its files in formats that the next one reads."""
+        request = self.record.directory / lowering.request(Path(self.view.paths.store)).name
+        asked = lowering.Asked(journal=journal, store=store)
         files.replace(request, msgspec.json.encode(asked), 0o600, durable=True)
 
     def _return_to(self, standing: Standing) -> tuple[State, str]:
@@ -239,14 +241,27 @@ class Course:
         text = f"weft {version or standing.origin} serves"
         if self._serves(standing.origin, version) == "":
             return "already", text
+        self._ask_to_lower(standing.journal, standing.store)
         self.keeper.restart()
         if version:  # else none was serving when the upgrade began
-            self._wait(standing.origin, version)
+            self._wait(standing.origin, version, lambda: self._lower(standing))
         return "done", text
 
-    def _wait(self, program: str, version: str) -> None:
+    def _lower(self, standing: Standing) -> None:
+        """What an agent left that did not end in good order: it may have raised the formats. One
+        that runs holds its files, and they stay as they are."""
+        paths = self.view.paths
+        with suppress(sqlite3.Error, OSError):
+            lowering.lower("journal", Path(paths.journal), standing.journal)
+        with suppress(sqlite3.Error, OSError):
+            lowering.lower("store", Path(paths.store), standing.store)
+
+    def _wait(
+        self, program: str, version: str, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         deadline = time.monotonic() + self.timeout
         while why := self._serves(program, version):
+            meanwhile()
             if time.monotonic() > deadline:
                 raise NotReady(
                     f"the agent of weft {version} does not serve after {self.timeout:.0f} s: {why}",

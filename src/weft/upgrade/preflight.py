@@ -19,6 +19,7 @@ from weft.kernel import files
 from weft.model.errors import WeftError
 from weft.model.kernel_release import unsupported
 from weft.model.names import printable
+from weft.model.settings import PathSettings
 from weft.upgrade.found import Found, obstacles
 from weft.upgrade.release import Release
 from weft.wire.cni.versions import SUPPORTED
@@ -49,6 +50,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     searched: tuple[Path, ...]
     networks: Path
     state: Path
+    paths: PathSettings
     found: Found
     lowest: int | None = None  # the oldest format that the agent that runs can leave behind
 

@@ -39,6 +39,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     origin: str
     origin_version: str = ""  # as its agent said; empty where none answered
+    journal: int = 1  # the formats that were there, which the origin reads
+    store: int = 1
     goal: str
     goal_version: str
     launchers: tuple[Kept, ...] = ()
