@@ -172,10 +172,19 @@ def replace_link(path: Path, target: Path) -> None:
     check_directory(path.parent)
     if os.path.lexists(path) and not path.is_symlink():
         raise _unsafe(path, "it must be a symbolic link")
-    unfinished = path.with_name(f".{path.name[:200]}.link.tmp")
-    unfinished.unlink(missing_ok=True)
+    clear_link(path)
+    unfinished = _unfinished_link(path)
     unfinished.symlink_to(target)
     unfinished.rename(path)
+
+
+def clear_link(path: Path) -> None:
+    """Remove what a killed `replace_link` left; only one writer may be at work on `path`."""
+    _unfinished_link(path).unlink(missing_ok=True)
+
+
+def _unfinished_link(path: Path) -> Path:
+    return path.with_name(f".{path.name[:200]}.link.tmp")
 
 
 def append(path: Path) -> BinaryIO:

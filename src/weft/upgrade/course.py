@@ -128,7 +128,8 @@ class Course:
     def _finish(self) -> None:
         """Forget the record, and files that an upgrade before this one was killed at writing."""
         for path in (*self.view.launchers, self.view.link):
-            files.clear_unfinished(path, 0)
+            files.clear_unfinished(path)
+        files.clear_link(self.view.link)
         self.record.end()
 
     def _take(self, name: str, step: Callable[[], tuple[State, str]]) -> None:
