@@ -266,8 +266,8 @@ class Watcher:
                 self._forward()
             try:
                 await self._mend(heard)
-            except WeftError as error:
-                self._log.event("error", "NotRepaired", "node", error.message)
+            except (WeftError, ExceptionGroup) as error:  # several: a pod went away meanwhile, say
+                self._log.event("error", "NotRepaired", "node", str(error))
         now = loop.time()
         self._rest = now + min(SLOWEST, SHARE * (now - begun))
         if heard.host:

@@ -36,6 +36,8 @@ from weft.wire.status import Status
 
 LOOK_EVERY = 0.05
 STATUS_WITHIN = 20.0
+BACK_WITHIN = 60.0
+"""Seconds that the way back has at least, however short the way there was to be."""
 _LARGEST = 16 << 20
 _QUESTION = b'{"cniVersion": "1.1.0", "name": "weft", "type": "weft"}'
 
@@ -258,14 +260,16 @@ class Course:
             lowering.lower("store", Path(paths.store), standing.store)
 
     def _wait(
-        self, program: str, version: str, meanwhile: Callable[[], None] = lambda: None
+        self, program: str, version: str, meanwhile: Callable[[], None] | None = None
     ) -> None:
-        deadline = time.monotonic() + self.timeout
+        limit = self.timeout if meanwhile is None else max(self.timeout, BACK_WITHIN)
+        deadline = time.monotonic() + limit
         while why := self._serves(program, version):
-            meanwhile()
+            if meanwhile is not None:
+                meanwhile()
             if time.monotonic() > deadline:
                 raise NotReady(
-                    f"the agent of weft {version} does not serve after {self.timeout:.0f} s: {why}",
+                    f"the agent of weft {version} does not serve after {limit:.0f} s: {why}",
                     reason="upgrade-failed",
                     details=self.keeper.log(),
                 )
