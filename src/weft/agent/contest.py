@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from weft.rows.base import RowKey
 
-OFTEN = 5
+OFTEN = 20
 """Mends of one row that are nothing special."""
 WITHIN = 10.0
 """Seconds in which they may fall."""
