@@ -6,6 +6,7 @@ up to FEW links are read one by one, and more than that as the whole table, once
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, TypeVar
@@ -13,6 +14,7 @@ from typing import Protocol, TypeVar
 from weft.drivers.contract import Medium, Scope
 from weft.drivers.links import FEW
 from weft.drivers.transports import LinkTransport
+from weft.kernel.netlink import Failure
 from weft.kernel.routes import AF_INET, AF_INET6
 from weft.rows.base import Place
 
@@ -58,10 +60,20 @@ def dumps(
     for length in sorted(lengths):
         family = AF_INET if length == 4 else AF_INET6
         for number in filters:
-            for _, body in via.dump(request(family, number)):
+            for body in _answers(via, request(family, number)):
                 entry = decode(body)
                 if entry is not None and entry.ifindex in numbers:
                     yield numbers[entry.ifindex], entry
+
+
+def _answers(via: LinkTransport, request: bytes) -> Iterator[memoryview]:
+    """What a dump brings; nothing where its link went meanwhile."""
+    try:
+        for _, body in via.dump(request):
+            yield body
+    except Failure as failure:
+        if failure.errno != errno.ENODEV:
+            raise
 
 
 def written(address: bytes, prefix: int | None = None) -> str:
