@@ -74,4 +74,5 @@ def prepare(stage: Stage, verb: Verb) -> Prepared:
         stage.kill()
     if verb.call is None:
         stage.must("DEL", subject)  # queued: the agent that starts has something to finish
+        results.clear()  # and with that DEL the promise has ended
     return Prepared(results=results, asked=asked)
