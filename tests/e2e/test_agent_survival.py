@@ -276,12 +276,23 @@ def test_a_stop_gives_the_socket_back_and_leaves_the_pods_alone(host: Host) -> N
         "ip -6 route del {six}",
         "ip neigh del {four} dev {link}",
         "ip link set {link} down",
-        "nft delete table inet weft",
-        "nft flush chain inet weft from-pods",
-        "nft flush set inet weft guard4",
     ],
 )
 def test_damage_on_the_host_is_repaired(host: Host, damage: str) -> None:
+    _damaged(host, damage)
+
+
+def test_damage_to_unprotected_rules_is_repaired(new_host: Callable[..., Host]) -> None:
+    with watched(new_host("ruleset: {protected: never}")) as host:
+        for damage in (
+            "nft delete table inet weft",
+            "nft flush chain inet weft from-pods",
+            "nft flush set inet weft guard4",
+        ):
+            _damaged(host, damage)
+
+
+def _damaged(host: Host, damage: str) -> None:
     four, six = host.add("pod").addresses
     before = host.snapshot()
     host.shell(damage.format(four=four, six=six, link=host_link("pod")))

@@ -19,7 +19,7 @@ from weft.drivers.engine import Engine
 from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
-from weft.model.settings import Settings
+from weft.model.settings import RulesetSettings, Settings
 from weft.render import guards
 
 IN_OUR_NAME = """
@@ -120,13 +120,12 @@ def nft(*words: str, rules: str = "") -> str:
 
 def start(directory: Path) -> RulesTransport:
     """What an agent does to the packet rules when it starts."""
+    settings = Settings(ruleset=RulesetSettings(protected="never"))
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))
     journal = Journal(directory / "journal", "boot")
-    node = Node(Settings(), engine, journal, Log("error"))
-    node.adopt(rules.standing("weft"))
+    node = Node(settings, engine, rules, journal, Log("error"))
     node.program([ip_network("10.244.0.0/16")], [ip_network("10.244.7.0/26")])
-    node.disown(())
     journal.close()
     pod = guards.elements("wf" + "a" * 13, bytes(6), [bytes((10, 244, 7, 1))], None, False)
     engine.apply("pod", pod)

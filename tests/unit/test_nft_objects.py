@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.kernel.netlink import HEADER
-from weft.kernel.nftables import chains, elements, sets
+from weft.kernel.nftables import chains, elements, sets, tables
 from weft.kernel.nftables.datatypes import TYPES, key_number, key_size, words_of
 from weft.kernel.nftables.messages import Kind, Rank, in_order, rank_of
 from weft.model.errors import Unsupported
@@ -47,7 +47,7 @@ def parts_of(key_types: Sequence[str]) -> st.SearchStrategy[tuple[bytes, ...]]:
 @given(families, names)
 def test_table_comes_back_as_written(family: Family, name: str) -> None:
     row = Table(family=family, name=name)
-    assert sets.decode_table(body(sets.add_table(row))) == row
+    assert tables.decode_table(body(tables.add_table(row))) == row
 
 
 @QUICK
@@ -215,7 +215,7 @@ def test_transaction_holds_its_messages_in_an_order_that_the_kernel_takes() -> N
         elements.delete_element(schema, element(b"1234")),
         sets.delete_set(schema),
         sets.add_set(schema),
-        sets.add_table(table),
+        tables.add_table(table),
     ]
     ranks = [rank_of(messages[place]) for place in in_order(messages)]
     assert ranks == sorted(ranks)

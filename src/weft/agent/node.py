@@ -1,14 +1,14 @@
 """The node itself: its facts, its ruleset, its forwarding, and whether it can serve ADD.
 
 `program` makes the node's own rows true: the ruleset first, forwarding only after it, so that pod
-ranges are never forwarded unguarded. `refresh` reads the facts again when the host has changed.
+ranges are never forwarded unguarded. The first time it takes over what an earlier agent left, in
+one transaction with the guards of all attachments. `refresh` reads the facts again when the host
+has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
-import msgspec
+from collections.abc import Callable, Iterable, Sequence
 
 from weft.agent.events import Log
 from weft.agent.facts import Facts, gather
@@ -23,7 +23,7 @@ from weft.agent.forwarding import (
     wanted,
 )
 from weft.drivers.engine import Engine
-from weft.drivers.rules import same_kind
+from weft.drivers.rules import RulesTransport, surviving
 from weft.kernel import namespaces
 from weft.kernel.host import HostLink, HostView, Network, read_host, read_links
 from weft.kernel.netlink import Socket
@@ -32,9 +32,9 @@ from weft.model.attachment import LINK_PREFIX
 from weft.model.errors import WeftError
 from weft.model.settings import Settings
 from weft.render.ruleset import NodeRules, node_rows
-from weft.render.sets import attachment_sets
-from weft.rows.base import Row, RowKey
-from weft.rows.rules import Element, Set
+from weft.render.sets import TABLE
+from weft.rows.base import Row
+from weft.rows.rules import Table
 
 NETLINK_ROUTE = 0
 OWNER = "node"
@@ -44,9 +44,19 @@ OWNER = "node"
 class Node:
     """What the node is, and the rows that belong to no attachment."""
 
-    def __init__(self, settings: Settings, engine: Engine, given: Memory, log: Log) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        rules: RulesTransport,
+        given: Memory,
+        log: Log,
+    ) -> None:
         self._settings = settings
         self._engine = engine
+        self._rules = rules
+        self.unprotected = why_unprotected(settings, rules)
+        """Why others can change our packet rules, or ""."""
         self._given = given
         self._log = log
         self._socket = Socket(NETLINK_ROUTE)
@@ -56,7 +66,6 @@ class Node:
         self.facts: Facts = self._gather()
         self._trouble = "the agent is starting"
         self._guarded = False
-        self._left: list[Row] = []
         self.full: Callable[[], str | None] = lambda: None
         self.hindered: Callable[[], str | None] = lambda: None
         """Why nothing new may begin, although what is attached does not suffer; or None."""
@@ -102,45 +111,34 @@ class Node:
         """Why no pod could be given an address, or None."""
         return self.full()
 
-    def adopt(self, standing: Iterable[Row]) -> None:
-        """Take over the rules that an earlier agent left: what is right is not written again,
-        what nobody wants goes with the next `program`."""
-        wanted = {row.key: row for row in node_rows(NodeRules())}
-        members = {row.name for row in attachment_sets()}
-        mine: list[Row] = []
-        replaced: set[RowKey] = set()
-        for row in standing:
-            same = wanted.get(row.key)
-            if isinstance(row, Set) and isinstance(same, Set):
-                # the comment is not read back
-                mine.append(msgspec.structs.replace(row, comment=same.comment))
-                if not same_kind(row, same):
-                    replaced.add(row.key)
-            elif isinstance(row, Element) and ("Set", row.family, row.table, row.set) in replaced:
-                continue  # goes with its set, which is made anew
-            elif isinstance(row, Element) and row.set in members:
-                self._left.append(row)
-            else:
-                mine.append(row)
-        self._engine.adopt(OWNER, mine)
-
-    def disown(self, wanted: Iterable[Row]) -> None:
-        """Remove elements that an earlier agent left and no attachment wants."""
-        keys = {row.key for row in wanted}
-        self._engine.adopt("left", [row for row in self._left if row.key not in keys])
-        self._left.clear()
-        self._engine.withdraw("left")
-
     def program(self, pools: Iterable[Network], blocks: Iterable[Network]) -> None:
         """Make the ruleset true. Raises WeftError and stays not ready."""
-        rules = NodeRules(pools=tuple(pools), blocks=tuple(blocks), strangers=self.facts.strangers)
+        rows = node_rows(
+            NodeRules(
+                pools=tuple(pools),
+                blocks=tuple(blocks),
+                strangers=self.facts.strangers,
+                owner=None if self.unprotected else self._rules.tables.port,
+            )
+        )
         try:
-            self._engine.apply(OWNER, node_rows(rules))
+            if self._guarded:
+                self._engine.apply(OWNER, rows)
+            else:
+                self._take_over(rows)
         except WeftError as error:
             self._trouble = f"the packet rules cannot be set: {error.message}"
             self._guarded = False
             raise
         self._guarded = True
+
+    def _take_over(self, rows: Sequence[Row]) -> None:
+        """Make the rules of the node and of all attachments true, believing nothing."""
+        self._engine.forget(OWNER)
+        self._engine.adopt(OWNER, rows)
+        wanted = {row.key: row for row in rows}
+        self._rules.adopt(row for row in rows if isinstance(row, Table))
+        self._engine.take_over(surviving(self._rules.standing(TABLE), wanted))
 
     def forward(self) -> None:
         """Switch forwarding on, once the ruleset stands. Raises WeftError and stays not ready."""
@@ -169,3 +167,17 @@ class Node:
     def close(self) -> None:
         """Give the socket back."""
         self._socket.close()
+
+
+def why_unprotected(settings: Settings, rules: RulesTransport) -> str:
+    """Why others can change our packet rules, or "" where the tables are ours alone."""
+    if settings.ruleset.protected == "never":
+        cause = "ruleset.protected is never in the settings"
+    else:
+        try:
+            if rules.can_protect():
+                return ""
+            cause = "the kernel cannot protect them (Linux 6.9 and later can)"
+        except WeftError as error:
+            cause = error.message
+    return f"others can flush our packet rules, which are repaired when that is noticed: {cause}"

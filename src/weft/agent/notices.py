@@ -16,7 +16,7 @@ from weft.drivers.engine import Engine
 from weft.kernel import links, netconf, routes
 from weft.kernel.host import AF_INET, link_name
 from weft.kernel.netlink import frames, sender
-from weft.kernel.nftables.sets import name_of_table
+from weft.kernel.nftables.tables import name_of_table
 from weft.kernel.routes import PROTOCOL, decode_address
 from weft.kernel.rtnetlink import NETLINK_ROUTE
 from weft.model.attachment import LINK_PREFIX

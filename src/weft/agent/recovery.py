@@ -17,7 +17,6 @@ from weft.agent.ground import Ground
 from weft.cni.queue import Queued, drop, quarantine, read_queue
 from weft.model.attachment import AttachmentKey
 from weft.model.errors import Conflict, WeftError
-from weft.rows.rules import Element
 from weft.wire.cni import parse_request
 
 
@@ -30,29 +29,31 @@ class Recovery:
         self._detacher = detacher
         self._node = ground.node
         self._log = ground.log
+        self._unfinished: list[AttachmentKey] = []
+        self._standing: list[str] = []
 
-    async def settle(self) -> None:
-        """Undo what was begun, finish what was ending, adopt and repair what is promised."""
+    def adopt(self) -> None:
+        """Take the promised attachments' rows as standing, before the node's rules are taken over
+        with all of their guards. What was begun or ending has no guards from then on."""
         present = {link.name: link.index for link in self._node.links()}
-        unfinished: list[AttachmentKey] = []
-        standing: list[str] = []
         for attachment in self._attachments:
             owner = str(attachment.key)
-            self._engine.adopt(owner, rows_of(attachment, self._node))
             if attachment.state != "ready" or attachment.host_link not in present:
                 # without its link there is no container left to serve: its namespace died, or
                 # a DEL could not be written down
-                unfinished.append(attachment.key)
+                self._unfinished.append(attachment.key)
             else:
+                self._engine.adopt(owner, rows_of(attachment, self._node))
                 self._engine.learn(attachment.host_link, present[attachment.host_link])
-                standing.append(owner)
-        self._node.disown(
-            row
-            for attachment in self._attachments
-            for row in rows_of(attachment, self._node)
-            if isinstance(row, Element)
-        )
-        self._repair(standing)
+                self._standing.append(owner)
+
+    async def settle(self) -> None:
+        """Undo what was begun, finish what was ending, repair what is promised."""
+        self._repair(self._standing)
+        unfinished, self._unfinished = self._unfinished, []
+        for key in unfinished:
+            if (attachment := self._attachments.get(key)) is not None:
+                self._engine.adopt(str(key), rows_of(attachment, self._node))
         ends = await asyncio.gather(*map(self._detacher.detach, unfinished), return_exceptions=True)
         for key, end in zip(unfinished, ends, strict=True):
             if isinstance(end, Exception):

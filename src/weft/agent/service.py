@@ -61,7 +61,6 @@ from weft.model.errors import PeerFault, WeftError
 from weft.model.kernel_release import require_supported
 from weft.model.settings import SETTINGS_PATH, Settings
 from weft.observe.counts import Laps
-from weft.render.sets import TABLE
 from weft.store import sqlite_file
 from weft.store.contract import Store
 from weft.store.sqlite import SqliteStore
@@ -93,7 +92,7 @@ class Service:
         self.given = Given(given_path(paths.store), self.boot_id, self.journal, self.log)
         self.rules = RulesTransport()
         self.engine = Engine(Host(self.rules), all_drivers(self.rules))
-        self.node = Node(settings, self.engine, self.given, self.log)
+        self.node = Node(settings, self.engine, self.rules, self.given, self.log)
         self.attachments = Attachments()
         self.turns = Turns()
         self.looking = Looking()
@@ -138,11 +137,12 @@ class Service:
     async def start(self) -> None:
         """Everything up to the first request. Raises WeftError with what to do."""
         self.recognition.refuse_newer()
-        self.node.adopt(self.rules.standing(TABLE))
         await self.mirror.restore(self.store, self._file.salvaged, self._renewed())
         await self.addresses.load(self.recognition.inhabited())
-        self.addresses.changed = self._reprogram
         self.recognition.remember()
+        self.recovery.adopt()
+        # not earlier: rules that no attachment has are removed when they are taken over
+        self.addresses.changed = self._reprogram
         await self.addresses.hold()
         self._reprogram()
         self._forward()

@@ -175,8 +175,8 @@ class Reporter:
             Capability(name="ipv6", present=self._service.node.facts.wiring.ipv6_kernel),
             Capability(
                 name="protected ruleset",
-                present=False,
-                why="others can flush our packet rules; they are repaired when that is noticed",
+                present=not self._service.node.unprotected,
+                why=self._service.node.unprotected,
             ),
         )
 

@@ -18,7 +18,7 @@ from weft.agent.foreign import Order, look, record_path
 from weft.agent.forwarding import give_back
 from weft.agent.given import given_path, refuse_newer, stored
 from weft.agent.journal import Journal, remove_journal
-from weft.agent.node import NETLINK_ROUTE
+from weft.agent.node import NETLINK_ROUTE, why_unprotected
 from weft.agent.places import TIMEOUT, secure
 from weft.agent.readers import close_door
 from weft.cni.queue import clear
@@ -36,6 +36,7 @@ from weft.model.ip_pool import IPPool, pool_prefix
 from weft.model.kinds import from_bytes, prefix_of_kind
 from weft.model.settings import PathSettings, Settings
 from weft.render.ruleset import NodeRules, closed_rows, node_rows
+from weft.render.sets import TABLE
 from weft.rows.rules import Table
 from weft.store.sqlite import SqliteStore
 
@@ -91,7 +92,10 @@ async def close_boot(settings: Settings) -> None:
     pools = await _pools(settings.paths.store)
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))
-    engine.apply("boot", closed_rows(pools))
+    # a table that stands keeps its flags, which cannot be changed, and what it guards
+    before = [row for row in rules.standing(TABLE) if isinstance(row, Table)]
+    persist = before[0].persist if before else not why_unprotected(settings, rules)
+    engine.apply("boot", closed_rows(pools, persist=persist))
 
 
 def _leave_firewalls(paths: PathSettings, log: Log) -> None:

@@ -2,10 +2,11 @@
 
 A chain is replaced as a whole, in the transaction that changes everything else. We never make a set
 anew to change it: one of another type is another set, under another name. Only one that somebody
-else left under our name is, and that needs all rules that use it to be replaced. What an element's
-octets mean depends on its set, so the driver remembers each set it has met and asks the kernel
-for one that it has not. Notifications do not name the elements of a set that went: a key of a
-table or set means all that is in it.
+else left under our name is, and that needs all rules that use it to be replaced; so is a table
+whose flags cannot be changed, with all that is in it. What an element's octets mean depends on its
+set, so the driver remembers each set it has met and asks the kernel for one that it has not.
+Notifications do not name the elements of a set that went: a key of a table or set means all that
+is in it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,17 @@ from weft.drivers.contract import (
     Stage,
     Watch,
 )
-from weft.kernel.netlink import attributes
-from weft.kernel.nftables import chains, elements, oddities, sets
-from weft.kernel.nftables.messages import NFNL_SUBSYS_NFTABLES, Kind, Rank, rank_of, read_text
+from weft.kernel.netlink import Failure, attributes
+from weft.kernel.nftables import chains, elements, holders, oddities, sets, tables
+from weft.kernel.nftables.messages import (
+    NFNL_SUBSYS_NFTABLES,
+    Kind,
+    Rank,
+    kind_of,
+    rank_of,
+    read_text,
+    table_of,
+)
 from weft.kernel.nftables.transport import NETLINK_NETFILTER, NFNLGRP_NFTABLES, Nftables
 from weft.model.errors import KernelRefused
 from weft.rows.base import Place, Row, RowKey
@@ -39,7 +48,12 @@ FAMILIES = (Family.INET, Family.ARP)
 FEW = 32
 """Elements of one set that are asked for by key; more are read as the whole set."""
 
+WHOLE = 100_000
+"""Messages that a transaction may have which makes tables: 20,000 attachments of two families."""
+
 _DONE = Outcome((), ())
+_TRIAL = "weft-trial"
+_DELETES_ELEMENT = NFNL_SUBSYS_NFTABLES << 8 | Kind.DELSETELEM
 
 
 class RulesTransport:
@@ -56,9 +70,11 @@ class RulesTransport:
         More than `elements.SLICE` messages would hold up everybody else's rules for too long, and
         may not fit the socket: elements that are added then follow in transactions of their own,
         after the rules. What is not listed yet is dropped meanwhile. A refusal there does not take
-        back what was done before it; adding it all again is harmless.
+        back what was done before it; adding it all again is harmless. What makes or adopts a table
+        is never cut: those who are listed in it must not be dropped for a moment.
         """
-        if len(messages) <= elements.SLICE:
+        makes_tables = any(rank_of(each) <= Rank.TABLE for each in messages)
+        if len(messages) <= (WHOLE if makes_tables else elements.SLICE):
             return _outcome(self._transaction(messages, range(len(messages))))
         listing = [at for at, each in enumerate(messages) if rank_of(each) == Rank.LIST]
         others = [at for at, each in enumerate(messages) if rank_of(each) != Rank.LIST]
@@ -71,22 +87,71 @@ class RulesTransport:
 
     def _transaction(self, messages: Sequence[bytes], places: Sequence[int]) -> list[Refusal]:
         return [
-            Refusal(places[each.index], each.errno, each.words)
+            self._refusal(messages[each.index], each)._replace(at=places[each.index])
             for each in self.tables.commit(messages)
         ]
+
+    def _refusal(self, message: bytes, failure: Failure) -> Refusal:
+        """A refusal, with the holder where the table is another's."""
+        if failure.errno != errno.EPERM:
+            return Refusal(failure.index, failure.errno, failure.words)
+        name = table_of(message)
+        holder = next((row for row in self.held() if row.name == name), None)
+        if holder is None:
+            return Refusal(failure.index, failure.errno, failure.words)
+        # what stands in a table of somebody else's is nothing of ours: it is gone
+        code = errno.ENOENT if kind_of(message) == _DELETES_ELEMENT else failure.errno
+        return Refusal(failure.index, code, held_words(holder))
+
+    def held(self) -> list[Table]:
+        """Tables that another socket owns."""
+        return [
+            row
+            for family in FAMILIES
+            for row in self.tables.tables(family)
+            if row.owner not in (None, self.tables.port)
+        ]
+
+    def can_protect(self) -> bool:
+        """Whether this kernel has tables that only we can change and that outlive us. Raises
+        KernelRefused where it would not even say so."""
+        trial = Table(family=Family.INET, name=_TRIAL, persist=True, owner=self.tables.port)
+        for failure in self.tables.would([tables.add_table(trial)]):
+            if failure.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+                return False
+            raise KernelRefused(failure.errno, "make packet rules", hint=failure.words)
+        return True
 
     def standing(self, name: str) -> list[RuleRow]:
         """Everything in the tables of this name: what an agent that starts finds."""
         rows: list[RuleRow] = []
         for family in FAMILIES:
-            if all(table.name != name for table in self.tables.tables(family)):
+            mine = [table for table in self.tables.tables(family) if table.name == name]
+            if not mine:
                 continue
-            rows.append(Table(family=family, name=name))
+            rows += mine
             for schema in self.tables.sets(family, name):
                 rows.append(schema)
                 rows += self.tables.elements(schema)
             rows += self.tables.chains(family, name)
         return rows
+
+    def adopt(self, wanted: Iterable[Table]) -> None:
+        """Become the owner of those tables that are orphans; for a packet that changes nothing.
+
+        Apart from what else is to change: the kernel takes no base chain (EINVAL) in the
+        transaction that changes the flags of its table. Raises KernelRefused.
+        """
+        mine = {row.key: row for row in wanted if row.owner is not None}
+        orphans = [
+            mine[row.key]
+            for family in FAMILIES
+            for row in self.tables.tables(family)
+            if row.key in mine and row.owner is None and tables.can_become(row, mine[row.key])
+        ]
+        for failure in self.tables.commit([tables.add_table(row) for row in orphans]):
+            row = orphans[failure.index]
+            raise KernelRefused(failure.errno, "adopt", str(row), failure.words)
 
     def counters(self, name: str) -> dict[str, tuple[int, int]]:
         """Packets and octets by chain, for the chains with a counter in tables of this name."""
@@ -134,7 +199,9 @@ class Rules:
             return self._removal(old) if old is not None else ()
         match new:
             case Table():
-                return (sets.add_table(new),)
+                if isinstance(old, Table) and not tables.can_become(old, new):
+                    return tables.delete_table(old, made_anew=True), tables.add_table(new)
+                return (tables.add_table(new),)
             case Set():
                 if isinstance(old, Set) and not same_kind(old, new):
                     return sets.delete_set(old, made_anew=True), sets.add_set(new)
@@ -151,7 +218,7 @@ class Rules:
     def _removal(self, row: RuleRow) -> Sequence[bytes]:
         match row:
             case Table():
-                return (sets.delete_table(row),)
+                return (tables.delete_table(row),)
             case Set():
                 return (sets.delete_set(row),)
             case Chain():
@@ -196,6 +263,8 @@ class Rules:
         what = _sentence(row, schema)
         if found is None:
             return f"{what} is missing"
+        if isinstance(found, Table):
+            return f"{what} {_flawed(found)}"
         if isinstance(row, Chain) and isinstance(found, Chain):
             if row.hook != found.hook:
                 return f"{what} is on another hook than it should be"
@@ -207,7 +276,7 @@ class Rules:
         or table, which then means all that is in it. Only for tables of ours."""
         if kind >> 8 != NFNL_SUBSYS_NFTABLES or len(body) < 4 or body[0] not in FAMILIES:
             return ()
-        family, table, name = Family(body[0]), sets.name_of_table(body), named(body)
+        family, table, name = Family(body[0]), tables.name_of_table(body), named(body)
         match kind & 0xFF:
             case Kind.NEWTABLE | Kind.DELTABLE:
                 return (("Table", family, table),)
@@ -239,6 +308,40 @@ def named(body: memoryview) -> str:
     return read_text(found) if found is not None else ""
 
 
+def held_words(table: Table) -> str:
+    """Who owns a table that we cannot change, and what to do about it."""
+    if table.owner is None:
+        return ""
+    return (
+        f"the nftables table {table.family.name.lower()} {table.name} belongs to "
+        f"{holders.described(table.owner)}, and nobody else may change it; end that process"
+    )
+
+
+def surviving(standing: Iterable[RuleRow], wanted: Mapping[RowKey, Row]) -> list[RuleRow]:
+    """Of what stands, what is left once the tables and sets that are wanted otherwise, and cannot
+    be changed, have been made anew: of those only the row itself."""
+    kept: list[RuleRow] = []
+    lost: set[RowKey] = set()
+    for row in standing:
+        same = wanted.get(row.key)
+        if ("Table", row.family, _table(row)[1]) in lost:
+            continue
+        if isinstance(row, Element) and ("Set", row.family, row.table, row.set) in lost:
+            continue
+        if isinstance(row, Table) and isinstance(same, Table):
+            if not tables.can_become(row, same):
+                lost.add(row.key)
+        elif isinstance(row, Set) and isinstance(same, Set):
+            if not same_kind(row, same):
+                lost.add(row.key)
+            # the comment of a set that stands cannot be changed, and changes nothing
+            kept.append(msgspec.structs.replace(row, comment=same.comment))
+            continue
+        kept.append(row)
+    return kept
+
+
 def same_kind(one: Set, other: Set) -> bool:
     """Two sets that differ in their comments at most: elements of one fit the other."""
     return one == msgspec.structs.replace(other, comment=one.comment)
@@ -256,6 +359,14 @@ def _standing(
     wanted = {row.key: row for row in asked}
     if any(isinstance(row, Table) for row in asked):
         found |= {row.key: row for row in nft.tables(family) if row.key in wanted}
+        mine = wanted.get(("Table", *table))
+        there = found.get(("Table", *table))
+        if (
+            isinstance(mine, Table)
+            and isinstance(there, Table)
+            and not tables.can_become(there, mine)
+        ):
+            return found  # it has to be made anew, and all that is in it
     schemas: list[Set] = []
     if any(isinstance(row, Set | Element) for row in asked):
         schemas = nft.sets(family, name)
@@ -277,6 +388,14 @@ def _members(nft: Nftables, schema: Set, asked: Sequence[Element]) -> Iterable[E
     if schema.interval or len(asked) > FEW:
         return nft.elements(schema)
     return nft.holds(schema, asked)
+
+
+def _flawed(found: Table) -> str:
+    if found.dormant:
+        return "is dormant"
+    if found.owner is not None:
+        return f"belongs to {holders.described(found.owner)}"
+    return "can be changed by anybody" if not found.persist else "is nobody's"
 
 
 def _sentence(row: RuleRow, schema: Set | None) -> str:

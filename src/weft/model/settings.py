@@ -108,6 +108,19 @@ class IpamSettings(Section, frozen=True, kw_only=True):
     ] = True
 
 
+class RulesetSettings(Section, frozen=True, kw_only=True):
+    """The packet rules in the kernel."""
+
+    protected: Annotated[
+        Literal["auto", "never"],
+        Meta(
+            description="nobody but the agent can change the packet rules while it runs; auto: "
+            "where the kernel can do that (Linux 6.9 and later); never: others can, and the "
+            "agent repairs what it notices"
+        ),
+    ] = "auto"
+
+
 class RepairSettings(Section, frozen=True, kw_only=True):
     """What is put right by itself when somebody damages it. The host's side always is."""
 
@@ -202,6 +215,7 @@ class Settings(Section, frozen=True, kw_only=True):
     network: NetworkSettings = NetworkSettings()
     attach: AttachSettings = AttachSettings()
     ipam: IpamSettings = IpamSettings()
+    ruleset: RulesetSettings = RulesetSettings()
     repair: RepairSettings = RepairSettings()
     foreign_firewall: ForeignFirewall = "report"
     socket: SocketSettings = SocketSettings()

@@ -80,7 +80,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     `pools` are the ranges of all pods, `blocks` the parts of them that this node hands out,
     `cluster` further ranges that pods reach under their own address (services, and what a setting
     exempts). `masquerade` False: no source translation at all. `strangers` are foreign links whose
-    names begin like ours (`sets.strangers_among`).
+    names begin like ours (`sets.strangers_among`). `owner` is the netlink port of the socket that
+    alone may change the tables; None: anybody may.
     """
 
     pools: tuple[Prefix, ...] = ()
@@ -88,13 +89,15 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     cluster: tuple[Prefix, ...] = ()
     masquerade: bool = True
     strangers: tuple[str, ...] = ()
+    owner: int | None = None
 
 
 def node_rows(plan: NodeRules) -> tuple[Row, ...]:
     """Rows of a working node, each after the rows it refers to."""
     outbound = (_untranslated(), _outbound()) if plan.masquerade else ()
+    inet, arp = tables(plan.owner)
     return (
-        Table(family=Family.INET, name=TABLE),
+        inet,
         *range_sets("pools", "blocks", "cluster"),
         *attachment_sets(),
         *strangers(Family.INET, plan.strangers),
@@ -106,19 +109,30 @@ def node_rows(plan: NodeRules) -> tuple[Row, ...]:
         *_into_pods(),
         *outbound,
         _forward(_open(plan.masquerade)),
+        arp,
         *_arp(plan.strangers),
     )
 
 
-def closed_rows(pools: tuple[Prefix, ...]) -> tuple[Row, ...]:
-    """Rows that keep a booting node from forwarding anything from or to a pod."""
+def tables(owner: int | None) -> tuple[Table, Table]:
+    """Our tables, of which one who owns them must have both."""
+    inet, arp = (
+        Table(family=family, name=TABLE, persist=owner is not None, owner=owner)
+        for family in (Family.INET, Family.ARP)
+    )
+    return inet, arp
+
+
+def closed_rows(pools: tuple[Prefix, ...], *, persist: bool = False) -> tuple[Row, ...]:
+    """Rows that keep a booting node from forwarding anything from or to a pod. `persist`: in a
+    table that an agent can adopt."""
     rules = tuple(
         (*family, *p.address(side, version, "pools"), p.refuse("closed"))
         for version, family in _FAMILIES
         for side in ("saddr", "daddr")
     )
     return (
-        Table(family=Family.INET, name=TABLE),
+        Table(family=Family.INET, name=TABLE, persist=persist),
         *range_sets("pools"),
         *range_elements("pools", pools),
         _drop(Family.INET, "closed"),
@@ -221,7 +235,6 @@ def _arp(names: tuple[str, ...]) -> tuple[Row, ...]:
     from a question's sender.
     """
     return (
-        Table(family=Family.ARP, name=TABLE),
         *strangers(Family.ARP, names),
         _drop(Family.ARP, "arp"),
         Chain(

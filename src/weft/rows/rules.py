@@ -27,10 +27,18 @@ class Family(enum.IntEnum):
 
 
 class Table(Row, frozen=True, kw_only=True):
-    """A table; everything of ours lives in tables of our name."""
+    """A table; everything of ours lives in tables of our name.
+
+    `owner` is the netlink port of the only socket that may change it (None: anybody may), and
+    `persist` says that it outlives its owner; it is nobody's then, until somebody adopts it. The
+    chains of a `dormant` table are not hooked: it is as good as none, and never wanted.
+    """
 
     family: Family
     name: str
+    persist: bool = False
+    owner: int | None = None
+    dormant: bool = False
 
     @property
     def key(self) -> RowKey:

@@ -12,7 +12,7 @@ import enum
 import struct
 from collections.abc import Sequence
 
-from weft.kernel.netlink import HEADER, NLM_F_REQUEST, attribute
+from weft.kernel.netlink import HEADER, NLM_F_REQUEST, attribute, attributes
 
 NFNL_SUBSYS_NFTABLES = 10
 BATCH_BEGIN, BATCH_END = 16, 17
@@ -54,18 +54,19 @@ REMOVALS = frozenset(
 class Rank(enum.IntEnum):
     """Place of a message in its transaction."""
 
-    TABLE = 0
-    REHOOK = 1  # removal of a chain that the same transaction makes again on another hook
-    CHAIN = 2
-    FLUSH = 3  # all rules of a chain, after the chain is certain to exist
-    RESET = 4  # removal of a set that the same transaction makes again, of another kind
-    SET = 5
-    UNLIST = 6
-    UNCHAIN = 7
-    UNSET = 8
-    UNTABLE = 9
-    LIST = 10  # elements; those of a verdict map need their chains
-    RULE = 11
+    RETABLE = 0  # removal of a table that the same transaction makes again, with other flags
+    TABLE = 1
+    REHOOK = 2  # removal of a chain that the same transaction makes again on another hook
+    CHAIN = 3
+    FLUSH = 4  # all rules of a chain, after the chain is certain to exist
+    RESET = 5  # removal of a set that the same transaction makes again, of another kind
+    SET = 6
+    UNLIST = 7
+    UNCHAIN = 8
+    UNSET = 9
+    UNTABLE = 10
+    LIST = 11  # elements; those of a verdict map need their chains
+    RULE = 12
 
 
 def compose(kind: int, rank: int, flags: int, family: int, body: bytes) -> bytes:
@@ -103,6 +104,11 @@ def text(kind: int, value: str) -> bytes:
 def number(kind: int, value: int) -> bytes:
     """A 32-bit attribute in network order."""
     return attribute(kind, U32.pack(value))
+
+
+def table_of(message: bytes) -> str:
+    """Name of the table that a request is about: attribute 1 of every kind of them."""
+    return read_text(dict(attributes(message, HEADER.size + 4))[1])
 
 
 def read_text(data: memoryview) -> str:

@@ -1,4 +1,4 @@
-"""Tables, and sets or maps without their elements.
+"""Sets and maps without their elements.
 
 A set remembers its comment and the octet order of its key in user data that the kernel does not
 read, in the form that nft gives them, so that nft prints what we mean.
@@ -28,10 +28,8 @@ from weft.kernel.nftables.messages import (
     read_text,
     text,
 )
-from weft.rows.rules import Family, Set, Table
+from weft.rows.rules import Family, Set
 
-_TABLE_NAME, _TABLE_FLAGS = 1, 2
-_DORMANT = 1
 (
     _SET_TABLE,
     _SET_NAME,
@@ -46,38 +44,6 @@ _CONSTANT, _INTERVAL, _MAP, _CONCAT = 0x02, 0x04, 0x08, 0x80
 _KNOWN = _CONSTANT | _INTERVAL | _MAP | _CONCAT
 _UDATA_KEY_ORDER, _UDATA_DATA_ORDER, _UDATA_COMMENT = 0, 1, 7
 _NATIVE = struct.Struct("=I")
-
-
-def add_table(row: Table) -> bytes:
-    """Make the table; one that stands is left as it is, and woken if it was dormant."""
-    body = text(_TABLE_NAME, row.name) + number(_TABLE_FLAGS, 0)
-    return compose(Kind.NEWTABLE, Rank.TABLE, NLM_F_CREATE, row.family, body)
-
-
-def delete_table(row: Table) -> bytes:
-    """Remove the table with all it holds."""
-    return compose(Kind.DELTABLE, Rank.UNTABLE, 0, row.family, text(_TABLE_NAME, row.name))
-
-
-def get_tables(family: Family, flags: int) -> bytes:
-    """Ask for all tables of a family."""
-    return compose(Kind.GETTABLE, 0, flags, family, b"")
-
-
-def decode_table(body: memoryview) -> Table | None:
-    """A table, or None for a dormant one: its chains are not hooked, so it is as good as absent."""
-    values = dict(attributes(body, 4))
-    if _TABLE_FLAGS in values and read_number(values[_TABLE_FLAGS]) & _DORMANT:
-        return None
-    return Table(family=Family(body[0]), name=read_text(values[_TABLE_NAME]))
-
-
-def name_of_table(body: memoryview) -> str:
-    """Name of the table in any message of a transaction: always the first attribute."""
-    for kind, data in attributes(body, 4):
-        if kind == _TABLE_NAME:
-            return read_text(data)
-    return ""
 
 
 def add_set(row: Set) -> bytes:

@@ -24,7 +24,7 @@ from weft.kernel.netlink import (
     attributes,
     frames,
 )
-from weft.kernel.nftables import chains, elements, oddities, sets
+from weft.kernel.nftables import chains, elements, oddities, sets, tables
 from weft.kernel.nftables.messages import (
     BATCH_BEGIN,
     BATCH_END,
@@ -75,11 +75,19 @@ class Nftables:
         Returns what was refused, with places in `messages`; then nothing was done. A removal of
         what is not there is no refusal.
         """
+        return self._repeated(messages, [bracket(BATCH_END)])
+
+    def would(self, messages: Sequence[bytes]) -> list[Failure]:
+        """As `commit`, but nothing is done and nobody sees anything: without its end the kernel
+        checks a transaction and takes it back, also when we die meanwhile."""
+        return self._repeated(messages, [])
+
+    def _repeated(self, messages: Sequence[bytes], end: list[bytes]) -> list[Failure]:
         places = in_order(messages)
         for attempt in range(_TRIES):
             if not places:
                 return []
-            failures = self._once([messages[place] for place in places])
+            failures = self._once([messages[place] for place in places], end)
             if not failures:
                 return []
             missing = {
@@ -97,10 +105,10 @@ class Nftables:
                 time.sleep(_PAUSE)
         return [Failure(places[each.index], each.errno, each.words) for each in failures]
 
-    def _once(self, messages: Sequence[bytes]) -> list[Failure]:
+    def _once(self, messages: Sequence[bytes], end: list[bytes]) -> list[Failure]:
         last = bytearray(messages[-1])
         HEADER.pack_into(last, 0, *_asking(messages[-1]))
-        batch = [bracket(BATCH_BEGIN), *messages[:-1], bytes(last), bracket(BATCH_END)]
+        batch = [bracket(BATCH_BEGIN), *messages[:-1], bytes(last), *end]
         try:
             first = self._socket.send(batch)
         except OSError as error:  # EMSGSIZE, ENOBUFS: the batch does not fit the send buffer
@@ -139,11 +147,9 @@ class Nftables:
     # -- reading
 
     def tables(self, family: Family) -> list[Table]:
-        """Tables of a family that are awake."""
-        found = (
-            sets.decode_table(body) for _, body in self._dump(sets.get_tables(family, NLM_F_DUMP))
-        )
-        return [row for row in found if row is not None]
+        """Tables of a family."""
+        request = tables.get_tables(family, NLM_F_DUMP)
+        return [tables.decode_table(body) for _, body in self._dump(request)]
 
     def sets(self, family: Family, table: str) -> list[Set]:
         """Sets of a table, without elements."""
