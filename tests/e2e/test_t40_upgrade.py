@@ -45,23 +45,11 @@ def churning(host: Host) -> Iterator[subprocess.Popen[bytes]]:
             child.communicate()
 
 
-def _without_flags(line: str) -> str:
-    """A line of a snapshot, without the flags of a table of ours."""
-    kind, _, body = line.partition(" ")
-    if kind != "table" or '"name": "weft"' not in body:
-        return line
-    told = json.loads(body)
-    told.pop("flags", None)
-    return f"{kind} {json.dumps(told, sort_keys=True)}"
-
-
 def _settled(before: snapshot.Snapshot, host: Host, kept: Counter[str]) -> list[str]:
-    """What is different; files that a newer release keeps beside the older one's may stay, and so
-    may tables that persist, which the older one takes as they are."""
+    """What is different; files that a newer release keeps beside the older one's may stay."""
 
     def again() -> snapshot.Snapshot:
         found = host.snapshot()
-        found["nftables"] = Counter(map(_without_flags, found["nftables"].elements()))
         added = found["files"] - before["files"]
         found["files"] -= added & kept
         return found
