@@ -19,6 +19,7 @@ import time
 import venv
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from machines import hide
@@ -99,7 +100,9 @@ def lay_previous(root: Path) -> tuple[Laid, str]:
     if commit:
         archive = _git("archive", "--format=tar", commit, "src", "native")
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(root / "package", filter="data")
+            # Python before 3.11.4, Debian 12's among them, knows no filters; it is our own archive
+            how: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(root / "package", **how)
         return msgspec.structs.replace(_complete(root, version), commit=commit), ""
     laid = lay_present(root)
     mark_as(laid, OLDER)

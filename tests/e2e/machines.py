@@ -48,7 +48,7 @@ class Machine:
         self.node = node
 
     def run(
-        self, argv: Sequence[str], *, timeout: float = 120.0
+        self, argv: Sequence[str], *, timeout: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         """A command in the checkout, as root of the machine."""
         with self.popen(argv) as child:

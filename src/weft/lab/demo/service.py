@@ -18,7 +18,7 @@ from weft.lab.demo.record import Record
 from weft.lab.nodes import start_time
 from weft.model.errors import NotFound, NotReady
 
-READY_WITHIN = 20.0
+READY_WITHIN = 60.0
 GONE_WITHIN = 15.0
 AGENT_UNIT = "weft.service"
 AGENT_UNITS = ("weft.socket", AGENT_UNIT)  # the socket first: it would start the agent again
