@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -21,25 +22,32 @@ def machine() -> Iterator[Node]:
     nodes.stop(node)
 
 
-def built() -> None:
+def built() -> outside.Outside:
     record = Record()
     record.begin()
-    outside.build(record)
+    return outside.build(record)
 
 
 def reach(name: str, family: int) -> list[str]:
-    built()
+    world = built()
     exchange = {"tcp": probe.tcp, "udp": probe.udp}[name]
-    here = Path(entering.OWN)
-    done = exchange(here, places.NETNS / places.OUTSIDE, outside.OUTSIDE[family])
-    return [done.seen, outside.NODE[family]]
+    done = exchange(Path(entering.OWN), world.namespace, world.address(family))
+    return [done.seen, world.node(family)]
+
+
+def reach_beside(addresses: list[str]) -> list[str]:
+    """Whom the outside saw, on a machine that has these addresses and their routes."""
+    setup = ["link add theirs type veth", "link set theirs up"]
+    setup += [f"addr add {address} dev theirs nodad" for address in addresses]
+    entering.ip_batch(entering.OWN, "\n".join(setup) + "\n")
+    return [reach("tcp", 4)[0], reach("tcp", 6)[0]]
 
 
 def fail(name: str) -> None:
-    built()
+    world = built()
     entering.output(entering.OWN, ["ip", "link", "set", places.UPLINK, "down"])
     exchange = {"tcp": probe.tcp, "udp": probe.udp}[name]
-    exchange(Path(entering.OWN), places.NETNS / places.OUTSIDE, outside.OUTSIDE[4])
+    exchange(Path(entering.OWN), world.namespace, world.address(4))
 
 
 def build_twice_and_give_back() -> list[str]:
@@ -70,3 +78,15 @@ def test_probe_over_a_dead_link_fails(machine: Node, name: str) -> None:
 
 def test_outside_is_built_again_and_given_back_whole(machine: Node) -> None:
     assert calls.call(machine, build_twice_and_give_back) == []
+
+
+def test_outside_keeps_away_from_ranges_that_the_machine_uses(machine: Node) -> None:
+    used = ["192.0.2.2/24", "2001:db8:77::2/64"]
+    assert calls.call(machine, reach_beside, used) == ["198.51.100.1", "2001:db8:177::1"]
+
+
+def test_machine_that_uses_every_range_is_told() -> None:
+    taken = [ip_network(f"{net}") for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.2/32")]
+    with pytest.raises(WeftError, match="kept for documentation"):
+        outside.choose(4, taken)
+    assert outside.choose(4, [ip_network("0.0.0.0/0"), *taken[1:]]) == ip_network("192.0.2.0/30")

@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 from weft.cni import install
 from weft.lab import entering
 from weft.lab.demo import containers, outside, places, probe, service
 from weft.lab.demo.containers import Attached
+from weft.lab.demo.outside import Outside
 from weft.lab.demo.record import Record, give_back
 from weft.model.errors import Conflict, NotFound
 from weft.model.kernel_release import require_supported
@@ -95,7 +95,7 @@ def attach(record: Record, name: str) -> Attached:
     return pod
 
 
-def show(pods: list[Attached], world: Path) -> None:
+def show(pods: list[Attached], world: Outside) -> None:
     """Each container reaches the other and the outside; raises NotReady where one does not."""
     first, second = pods
     for family in outside.families():
@@ -112,18 +112,16 @@ def show(pods: list[Attached], world: Path) -> None:
             _show_outside(pod, world, family)
 
 
-def _show_outside(pod: Attached, world: Path, family: int) -> None:
+def _show_outside(pod: Attached, world: Outside, family: int) -> None:
     if family == 6 and "::/0" not in pod.destinations:
         # The machine has no IPv6 way out, so its containers got none; show the path itself.
         entering.ip_batch(
-            pod.netns, f"route replace {outside.RANGE6} via fe80::1 dev {containers.IFNAME}\n"
+            pod.netns, f"route replace {world.ranges[6]} via fe80::1 dev {containers.IFNAME}\n"
         )
     for name, exchange in (("TCP", probe.tcp), ("UDP", probe.udp)):
-        done = exchange(pod.netns, world, outside.OUTSIDE[family])
-        if done.seen != outside.NODE[family]:
-            raise Conflict(
-                f"the outside saw {done.seen}, expected the node's {outside.NODE[family]}"
-            )
+        done = exchange(pod.netns, world.namespace, world.address(family))
+        if done.seen != world.node(family):
+            raise Conflict(f"the outside saw {done.seen}, expected the node's {world.node(family)}")
         print(
             f"    IPv{family}  {pod.name} -> outside      {name} {_ms(done)}, "
             f"seen there as {done.seen} (this node)"
