@@ -19,7 +19,7 @@ from weft.lab.crash.tracing import Point
 
 SEED = 2
 ALL = 1000
-MISSES = 0.3  # of the trials: a busy machine moves calls from one place to another
+MISSES = 0.1  # of the trials: a busy machine moves calls from one place to another
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _judge(report: Report, limit: int) -> None:
         for result in report.failures
     ]
     assert not told, "\n".join(told)
-    assert outcomes.count("missed") <= max(3, MISSES * len(outcomes))
+    assert outcomes.count("missed") <= max(1, MISSES * len(outcomes))
     assert limit < ALL or len(outcomes) < limit, "these are not all trials: raise the full count"
 
 

@@ -121,6 +121,7 @@ def test_upgrades_and_ways_back_lose_nothing_and_leave_nothing(
     assert report.sent > 500 * report.seconds / SLACK
     assert churned["failures"] == []
     assert churned["turns"] > 0
+    assert "Traceback (most recent call last)" not in host.log()
     assert _settled(before, host, first) == []
     assert not problems(host.storm([ask("DEL", name) for name in names]))
     host.unmake(names)

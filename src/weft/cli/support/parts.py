@@ -38,6 +38,7 @@ from weft.wire.api import EventsParams, ListParams, Nothing, Params
 PATIENCE = 10.0  # seconds a program, a call, a connection
 LARGEST = 16 << 20  # octets a part
 LOG_TAIL = 2 << 20
+ROWS = 20_000  # of a table
 SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"
 LOG = Path("/var/log/weft/agent.log")
 TABLES = {
@@ -266,14 +267,20 @@ def _database(scene: Scene, path: Path, tables: tuple[str, ...]) -> Any:
         with closing(sqlite3.connect(copy)) as database:
             database.row_factory = sqlite3.Row
             present = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
-            return {
-                table: [
-                    {name: scene.redactor.tree(_decoded(value)) for name, value in _named(row)}
-                    for row in database.execute(f"SELECT * FROM {table} LIMIT 20000")  # noqa: S608
-                ]
-                for table in tables
-                if table in present
-            }
+            return {table: _rows(database, table, scene) for table in tables if table in present}
+
+
+def _rows(database: sqlite3.Connection, table: str, scene: Scene) -> list[dict[str, Any]]:
+    """The first ROWS of a table; that there are more is the last entry."""
+    # the name is one of ours, not of the file
+    found = database.execute(f"SELECT * FROM {table} LIMIT {ROWS + 1}").fetchall()  # noqa: S608
+    told = [
+        {name: scene.redactor.tree(_decoded(value)) for name, value in _named(row)}
+        for row in found[:ROWS]
+    ]
+    if len(found) > ROWS:
+        told.append({"left out": f"there are more than {ROWS} rows"})
+    return told
 
 
 def _named(row: sqlite3.Row) -> list[tuple[str, Any]]:

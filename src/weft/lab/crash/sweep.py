@@ -22,7 +22,7 @@ from weft.lab.crash.tracing import Point
 from weft.lab.crash.verbs import VERBS, Verb, Victim, prepare
 from weft.model.errors import Invalid, WeftError
 
-_TRIES = 3  # a point that a busy machine moved away is looked for again
+_TRIES = 8  # a point that a busy machine moved away is looked for again
 Tell = Callable[[str], None]
 
 

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -53,14 +53,11 @@ class Prober:
                 raise NotReady(f"{len(waiting)} flows do not go through: {names}")
             for each in waiting:
                 each.attempt()
-            pause = time.monotonic() + 0.2
-            self._stage.play(
-                lambda pause=pause: (
-                    time.monotonic() > pause  # type: ignore[misc]
-                    or all(each.is_tried for each in self._datagrams)
-                ),
-                silent=True,
-            )
+            self._stage.play(self._tried_until(time.monotonic() + 0.2), silent=True)
+
+    def _tried_until(self, pause: float) -> Callable[[], bool]:
+        """Whether all flows have gone through, or the pause (monotonic seconds) is over."""
+        return lambda: time.monotonic() > pause or all(each.is_tried for each in self._datagrams)
 
     def run(self) -> Report:
         """Speak until standard input ends or the limit is reached, then wait for stragglers."""
