@@ -242,6 +242,16 @@ class Host:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def descriptors_left(self, before: int, patience: float = 5.0) -> int:
+        """The agent's descriptors once there are no more than before, or patience is over.
+
+        A caller has its answer before the agent has seen that the caller went.
+        """
+        deadline = time.monotonic() + patience
+        while (now := self.descriptors) > before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return now
+
     # -- calls ----------------------------------------------------------------------------------
 
     def storm(

@@ -102,7 +102,7 @@ def test_damaged_requests_are_answered_in_time_and_change_nothing(host: Host, co
         assert {None, 1, 4, 6, 7} <= outcomes.keys(), f"the damage is too much alike: {outcomes}"
         assert host.settled(before) == []
         assert host.memory < MEMORY_LIMIT
-        assert host.descriptors <= descriptors + 2
+        assert host.descriptors_left(descriptors) <= descriptors
         check = ask("CHECK", "witness", network="untouched", prevResult=witness)
         assert host.send(check).status == 0
         host.drop("witness", network="untouched")
