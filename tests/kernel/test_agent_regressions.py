@@ -12,6 +12,9 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
+
+import pytest
 
 from weft.cni.install import DEFAULT_CONFLIST
 from weft.lab import calls, cluster
@@ -141,3 +144,53 @@ def test_pools_of_one_family_give_addresses_of_that_family(
     outcome = runtime.add(Attachment(container="c1", netns="/run/netns/p"))
     assert outcome.is_good, outcome.failure
     assert [":" in each["address"] for each in (outcome.result or {})["ips"]] == [False]
+
+
+def _rename(node: Node, key: AttachmentKey) -> None:
+    ip(node, "link", "set", key.host_link, "name", "stolen0")
+
+
+@pytest.mark.parametrize("journal", ["kept", "lost"])
+def test_a_link_that_was_renamed_while_no_agent_ran_is_called_back(
+    node: Node, bare_pod: Callable[[str], Path], journal: str
+) -> None:
+    pid = cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    key = AttachmentKey(runtime.network, "c1", "eth0")
+    assert runtime.add(wanted).is_good
+    os.kill(pid, signal.SIGKILL)
+    _rename(node, key)
+    if journal == "lost":
+        for file in node.path("/run/weft").glob("journal.db*"):
+            file.unlink()
+    cluster.start_agent(node)
+    assert key.host_link in ip(node, "-br", "link")
+    assert runtime.check(wanted).is_good
+    assert runtime.delete(wanted).is_good
+    assert "stolen0" not in ip(node, "-br", "link")
+
+
+def test_a_link_that_was_renamed_goes_with_its_attachment(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    key = AttachmentKey(runtime.network, "c1", "eth0")
+    assert runtime.add(wanted).is_good
+    os.kill(pid, signal.SIGSTOP)  # it hears of the other name and of the DEL in one turn
+    awake = Timer(0.5, os.kill, (pid, signal.SIGCONT))
+    awake.start()
+    try:
+        _rename(node, key)
+        ip(node, "link", "add", key.host_link, "type", "bridge")  # and the name is taken
+        assert runtime.delete(wanted).is_good
+    finally:
+        awake.join()
+    shown = ip(node, "-br", "link")
+    assert "stolen0" not in shown
+    assert key.host_link in shown
+    ip(node, "link", "delete", key.host_link)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from weft.agent.ground import Ground
 from weft.agent.reaper import Reaper
@@ -21,18 +21,33 @@ from weft.model.errors import WeftError
 class Detacher:
     """Performs DEL, GC and the undoing of a failed ADD."""
 
-    def __init__(self, ground: Ground, reaper: Reaper, turns: Turns) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        reaper: Reaper,
+        turns: Turns,
+        name_of: Callable[[int], str | None],
+    ) -> None:
+        """`name_of`: what the link with a number is called now; None: there is none."""
         self._engine = ground.engine
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
         self._reaper = reaper
         self._turns = turns
+        self._name_of = name_of
         self._log = ground.log
 
     def vanished(self, attachment: Attachment) -> bool:
         """Whether the host's end is gone: the kernel deletes it with the container's namespace."""
-        return self._reaper.gone(attachment.host_link)
+        link = attachment.host_link
+        return self._reaper.gone(link) and self._renamed(link) is None
+
+    def _renamed(self, link: str) -> str | None:
+        """What our link is called now where somebody has given it another name."""
+        number = self._engine.number(link)
+        name = self._name_of(number) if number is not None else None
+        return name if name != link else None
 
     async def detach(self, key: AttachmentKey) -> None:
         """DEL, in its turn. Raises WeftError only if something is left."""
@@ -50,7 +65,10 @@ class Detacher:
             return
         self._journal_leaving(attachment)
         number = self._engine.number(attachment.host_link)
+        renamed = self._renamed(attachment.host_link)
         self._engine.withdraw(str(key))
+        if renamed is not None:
+            await self._reaper.delete(renamed, number)
         await self._reaper.delete(attachment.host_link, number)
         now = time.monotonic()
         self._addresses.release(attachment.addresses, now)

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 import msgspec
 
 from weft.agent.ground import Ground
+from weft.drivers.links import give_name
 from weft.kernel import nsids
 from weft.kernel.host import HostLink
 from weft.model.attachment import (
@@ -32,7 +33,7 @@ from weft.model.attachment import (
     NamespaceId,
     read_alias,
 )
-from weft.model.errors import Conflict, Unsupported, WeftError
+from weft.model.errors import Conflict, KernelRefused, Unsupported, WeftError
 
 SEARCH = 2.0  # seconds that may be spent on finding namespaces again
 FEW = 20  # events of one kind; more are counted
@@ -43,6 +44,7 @@ class Recognition:
     """Fills the table of attachments and the book of addresses when the agent starts."""
 
     def __init__(self, ground: Ground) -> None:
+        self._engine = ground.engine
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
@@ -54,6 +56,23 @@ class Recognition:
         """Addresses of pods that stand, from their links alone."""
         records = (read_alias(link.alias) for link in self._node.links() if link.is_veth)
         return [text for record in records if record is not None for text in record.addresses]
+
+    def call_back(self) -> None:
+        """Links that somebody renamed while no agent was there get their names again, so that
+        their pods are not taken for gone. Raises nothing: who cannot be renamed keeps its pod's
+        addresses, and is named."""
+        for link in self._node.links():
+            name = _own_name(link)
+            if name == link.name:
+                continue
+            try:
+                give_name(self._engine.host.links, link.index, name)
+            except KernelRefused as error:
+                words = f"it is called {link.name} and cannot be renamed: {error.message}"
+                self._log.event("error", "LinkMisnamed", name, words)
+            else:
+                words = f"it was called {link.name}, and has its name again"
+                self._log.event("warning", "Repaired", name, words)
 
     def refuse_newer(self) -> None:
         """Raise Unsupported where a link bears a record of a newer weft that the journal does not
@@ -77,8 +96,9 @@ class Recognition:
         content = self._journal.read()
         records = {attachment.host_link: attachment for attachment in content.attachments}
         for link in self._node.links():
-            if link.name in records or link.alias.startswith(ALIAS_MARK):
-                self._standing(link, records.pop(link.name, None))
+            name = _own_name(link)
+            if name in records or link.alias.startswith(ALIAS_MARK):
+                self._standing(link, records.pop(name, None))
         for attachment in records.values():
             self._adopt(attachment)
         self._journal.warmed(now - self._addresses.view.cooldown)
@@ -91,8 +111,6 @@ class Recognition:
 
     def _standing(self, link: HostLink, recorded: Attachment | None) -> None:
         record = read_alias(link.alias) if link.is_veth else None
-        if record is not None and record.key.host_link != link.name:
-            record = None
         if recorded is None:
             if record is None:
                 words = f"the alias {link.alias!a} is not understood"
@@ -126,7 +144,7 @@ class Recognition:
         attachment = Attachment(
             key=record.key,
             state="ready",
-            host_link=link.name,
+            host_link=record.key.host_link,
             mac=record.mac,
             mtu=link.mtu,
             addresses=addresses,
@@ -176,6 +194,12 @@ class Recognition:
             )
             self._attachments.put(whole)
             self._journal.put(whole)
+
+
+def _own_name(link: HostLink) -> str:
+    """The name that our record on the link says it should have; its own where there is none."""
+    record = read_alias(link.alias) if link.is_veth else None
+    return link.name if record is None else record.key.host_link
 
 
 def _agree(recorded: Attachment, record: AliasRecord) -> bool:

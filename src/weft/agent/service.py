@@ -111,7 +111,7 @@ class Service:
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
         self.node.hindered = self.keeping.hindered
-        self.detacher = Detacher(ground, self.reaper, self.turns)
+        self.detacher = Detacher(ground, self.reaper, self.turns, self.looking.name_of)
         self.recognition = Recognition(ground)
         self.recovery = Recovery(ground, self.detacher)
         self.verbs = Verbs(
@@ -137,6 +137,7 @@ class Service:
     async def start(self) -> None:
         """Everything up to the first request. Raises WeftError with what to do."""
         self.recognition.refuse_newer()
+        self.recognition.call_back()
         await self.mirror.restore(self.store, self._file.salvaged, self._renewed())
         await self.addresses.load(self.recognition.inhabited())
         self.recognition.remember()

@@ -3,7 +3,8 @@
 The group is part of the creation, the alias is a second message: it must not be sent together
 with the creation, because the kernel goes on after a refusal and would then write our alias on
 whoever has the name. A link is ours if it is a veth whose alias begins with `weft:` or that is in
-one of our groups. Deleting links in the background is in `drivers.removal`.
+one of our groups; one that somebody renamed is known by the whole record in its alias. Deleting
+links in the background is in `drivers.removal`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from weft.drivers.contract import Medium, Names, Position, Scope, Stage, Watch
 from weft.drivers.transports import LinkTransport
 from weft.kernel import links
 from weft.kernel.rtnetlink import NETLINK_ROUTE
-from weft.model.attachment import ALIAS_MARK, LINK_PREFIX, LIVE_GROUP
+from weft.model.attachment import ALIAS_MARK, LINK_PREFIX, LIVE_GROUP, read_alias
 from weft.model.errors import Conflict, Invalid, KernelRefused
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Peer, Veth
@@ -37,7 +38,7 @@ def is_ours(link: links.Link) -> bool:
     """Whether we made this link; nothing else is ever deleted or taken over."""
     return (
         link.kind == "veth"
-        and link.name.startswith(LINK_PREFIX)
+        and (link.name.startswith(LINK_PREFIX) or read_alias(link.alias) is not None)
         and (link.alias.startswith(ALIAS_MARK) or link.group in (LIVE_GROUP, DOOMED_GROUP))
     )
 
@@ -170,12 +171,9 @@ def _may_be(row: Veth, link: links.Link) -> bool:
 
 
 def _mending(index: int, old: Veth, new: Veth, names: Names) -> Sequence[bytes]:
-    messages = []
+    messages: list[bytes] = []
     if old.name != new.name:
-        messages = [links.set_name(index, new.name)]
-        if not _renames_live():
-            # its routes and neighbours go with it, and are missed at the next look
-            messages = [links.set_down(index), *messages, links.set_up(index)]
+        messages += _renaming(index, new.name)
         names.learn(Place.HOST, new.name, index)
     if old.master != new.master:
         messages.append(links.set_free(index))
@@ -183,6 +181,21 @@ def _mending(index: int, old: Veth, new: Veth, names: Names) -> Sequence[bytes]:
         *messages,
         links.set_properties(index, mac=new.mac, mtu=new.mtu, group=new.group, alias=new.alias),
     )
+
+
+def _renaming(index: int, name: str) -> Sequence[bytes]:
+    message = links.set_name(index, name)
+    if _renames_live():
+        return (message,)
+    # its routes and neighbours go with it, and are missed at the next look
+    return links.set_down(index), message, links.set_up(index)
+
+
+def give_name(via: LinkTransport, link: int, name: str) -> None:
+    """Give a link of ours, by its number, its own name again. Raises KernelRefused (EEXIST: another
+    link bears it)."""
+    for refusal in via.commit(_renaming(link, name)).refusals:
+        raise KernelRefused(refusal.errno, "rename to", name, refusal.words)
 
 
 @functools.cache

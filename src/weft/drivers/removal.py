@@ -41,6 +41,10 @@ class Looking:
         """Whether there is a link of this name and it is up."""
         return self._lookup.is_up(name)
 
+    def name_of(self, number: int) -> str | None:
+        """What the link with this number is called now; None: it is gone."""
+        return self._lookup.name_of(number)
+
     def close(self) -> None:
         """Give the socket back."""
         self._lookup.close()

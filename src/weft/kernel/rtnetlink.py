@@ -16,7 +16,9 @@ from weft.kernel import links
 from weft.kernel.netlink import Failure, Socket
 
 NETLINK_ROUTE = 0
+_SIOCGIFNAME = 0x8910
 _SIOCGIFFLAGS = 0x8913
+_NUMBER = struct.Struct("=16si20x")  # struct ifreq with ifr_ifindex
 _FLAGS = struct.Struct("=16sh22x")  # struct ifreq with ifr_flags
 _IFF_UP = 1
 
@@ -80,6 +82,18 @@ class Lookup:
                 return False
             raise
         return bool(_FLAGS.unpack(answer)[1] & _IFF_UP)
+
+    def name_of(self, index: int) -> str | None:
+        """The name of a link by its number (SIOCGIFNAME, which takes no lock and loads no module);
+        None where it is gone."""
+        try:
+            answer = fcntl.ioctl(self._socket, _SIOCGIFNAME, _NUMBER.pack(b"", index))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        name: bytes = _NUMBER.unpack(answer)[0]
+        return name.rstrip(b"\0").decode(errors="replace")
 
     def _bind(self, name: bytes) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name + b"\0")
