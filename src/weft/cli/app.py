@@ -37,6 +37,10 @@ _LOADED_LATE = {
         "weft.cli.conformance",
         "Test any CNI plugin against the specification.",
     ),
+    "break-glass": (
+        "weft.cli.break_glass.command",
+        "Take weft's packet rules away in an emergency.",
+    ),
     "support": (
         "weft.cli.support.command",
         "Collect what a bug report needs into one archive, without secrets.",

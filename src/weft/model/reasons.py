@@ -169,6 +169,25 @@ REASONS: dict[str, Reason] = {
         action="read the agent's log lines in the message; run it again, or go on with the "
         "release that runs",
     ),
+    "agent-alive": Reason(
+        cni=999,
+        early=True,
+        summary="packet rules are not taken away as long as somebody lives who would put them back",
+        action="stop the agent and what starts it, as the message says, or let "
+        "`weft break-glass --force` do it; docs/break-glass.md",
+    ),
+    "tables-held": Reason(
+        cni=999,
+        early=True,
+        summary="the kernel lets only the socket that owns weft's tables change them",
+        action="end the process in the message, then repeat the command; docs/break-glass.md",
+    ),
+    "not-confirmed": Reason(
+        cni=999,
+        early=True,
+        summary="a question was not answered with yes, so nothing was done",
+        action="repeat the command and answer, or say --yes",
+    ),
     "not-found": Reason(
         cni=3,
         early=True,
