@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -194,3 +195,34 @@ def test_a_link_that_was_renamed_goes_with_its_attachment(
     assert "stolen0" not in shown
     assert key.host_link in shown
     ip(node, "link", "delete", key.host_link)
+
+
+def test_what_could_not_be_looked_at_is_looked_at_again(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    link = AttachmentKey(runtime.network, "c1", "eth0").host_link
+    assert runtime.add(wanted).is_good
+    log = node.path(cluster.AGENT_LOG)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))  # no socket can be opened
+    try:
+        ip(node, "link", "set", link, "mtu", "1300")
+        assert node.run(["nft", "add", "table", "inet", "theirs"]).returncode == 0
+        _wait(lambda: "reason=NotRepaired" in log.read_text(), 5.0)
+        _wait(lambda: "reason=FirewallTrouble" in log.read_text(), 5.0)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    _wait(lambda: "mtu 1300" not in ip(node, "link", "show", link), 10.0)
+    assert "Traceback" not in log.read_text()
+    assert runtime.delete(wanted).is_good
+
+
+def _wait(is_so: Callable[[], bool], limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)

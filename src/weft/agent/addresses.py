@@ -18,6 +18,7 @@ import msgspec
 from weft.agent.events import Log
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
+from weft.agent.tending import tend
 from weft.ipam import audit, defaults
 from weft.ipam import request as ask
 from weft.ipam.plan import plan
@@ -179,7 +180,7 @@ class Addresses:
 
     def watch(self) -> None:
         """Begin to follow the store."""
-        self._watching = asyncio.get_running_loop().create_task(self._follow())
+        self._watching = tend("following the store", self._follow, self._log)
 
     async def _follow(self) -> None:
         while True:

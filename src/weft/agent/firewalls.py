@@ -19,6 +19,7 @@ from weft.agent.addresses import Addresses
 from weft.agent.events import Log
 from weft.agent.foreign import Order, Seen, look, record_path
 from weft.agent.node import Node
+from weft.agent.tending import tend
 from weft.firewalls.owners import NAMES
 from weft.firewalls.report import REASON, reported, warnings
 from weft.kernel.netlink import Socket
@@ -69,7 +70,7 @@ class Firewalls:
         self._ear = listen_for_generations(self._ports)
         loop.add_reader(self._ear.fileno(), self._hear, self._ear)
         self._news.set()
-        self._task = loop.create_task(self._keep())
+        self._task = tend("looking at other packet filters", self._keep, self._log)
 
     def stop(self) -> None:
         """Leave everything as it is: pods go on talking."""
@@ -117,8 +118,11 @@ class Firewalls:
             await asyncio.sleep(GATHER)
             self._news.clear()
             began = time.monotonic()
-            seen = await asyncio.to_thread(look, self._order(began))
-            self._take_in(seen)
+            try:
+                self._take_in(await asyncio.to_thread(look, self._order(began)))
+            except BaseException:
+                self._news.set()  # what was announced has not been seen
+                raise
             await asyncio.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
 
     def _patience(self) -> float | None:

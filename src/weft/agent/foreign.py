@@ -81,7 +81,7 @@ class _Deeds:
 
 
 def look(order: Order) -> Seen:
-    """Look, act, and look again where something was changed. Never raises WeftError."""
+    """Look, act, and look again where something was changed. Never raises WeftError or OSError."""
     deeds = _Deeds()
     judgements: tuple[Judgement, ...] = ()
     ruleset = Ruleset()
@@ -95,6 +95,8 @@ def look(order: Order) -> Seen:
             judgements = judge(ruleset, _question(order))
     except WeftError as error:
         deeds.troubles.append(error.message)
+    except OSError as error:
+        deeds.troubles.append(f"the packet filters of others cannot be read: {error}")
     return Seen(
         judgements=judgements,
         asked=tuple(deeds.asked),

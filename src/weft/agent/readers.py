@@ -37,6 +37,11 @@ class Readers:
         self._server: Server | None = None
         self.trouble = ""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether members of the group are served."""
+        return self._server is not None
+
     async def open(self) -> None:
         """Serve, if a group is set; else remove what an earlier setting left."""
         try:

@@ -47,6 +47,7 @@ from weft.agent.status import Reporter
 from weft.agent.supervision import Supervision
 from weft.agent.table import Attachments
 from weft.agent.teardown import close_boot, refuse_beside_agent, teardown
+from weft.agent.tending import tend
 from weft.agent.turns import Turns
 from weft.agent.verbs import Verbs
 from weft.agent.watch import Links, Watcher
@@ -161,9 +162,8 @@ class Service:
         # what lives now lives long: the collector need not look at it again
         gc.collect()
         gc.freeze()
-        loop = asyncio.get_running_loop()
-        self._housekeeping = loop.create_task(self._keep_house())
-        self._watchman = loop.create_task(self.keeping.keep())
+        self._housekeeping = tend("keeping house", self._keep_house, self.log)
+        self._watchman = tend("looking after the files", self.keeping.keep, self.log)
         self.health.start()
         self.server.serve()
         self.log.event("info", "Started", "node", f"serving on {self.settings.paths.socket}")
@@ -198,7 +198,8 @@ class Service:
     async def _keep_house(self) -> None:
         """A launcher that could not speak with us, or gave up on us, has queued its DEL, and a
         kernel that refused the node's rules may take them now: look now and then."""
-        await self.readers.open()
+        if not self.readers.is_open:
+            await self.readers.open()
         queue = Path(self.settings.paths.queue)
         seen = 0
         for look in itertools.count(1):

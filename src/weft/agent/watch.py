@@ -28,6 +28,7 @@ from weft.agent.node import OWNER, Node
 from weft.agent.notices import Heard, Notices, link_keys
 from weft.agent.sweep import Sweeper
 from weft.agent.sysctls import SysctlEar
+from weft.agent.tending import tell_failure, tend
 from weft.drivers.engine import Engine
 from weft.drivers.links import differs
 from weft.drivers.strays import KINDS
@@ -51,9 +52,10 @@ URGENT = 0.002  # the same where packet rules have changed: they may stand open
 SHARE = 20  # a look of so long is followed by so many times as long without one
 SLOWEST = 0.5  # seconds at most between two looks at what notifications say
 HOST_SLOWEST = 60.0  # the same of the host's own tables, which may be of any size
+HOST_AGAIN = 5.0  # seconds after which the host is looked at again when it could not be read
 SWEEP = 30.0  # seconds between two looks at everything
 TICK = 1.0  # seconds between two looks for new links whose files to listen to
-LOST_APART = (1.0, 30.0)  # seconds between looks at everything after lost notifications
+LOST_APART = (1.0, 30.0)  # seconds between looks at everything: after a loss, after a failure
 READ_FOR = 0.002  # seconds of one turn of the loop that reading notifications may take
 READ_AT_MOST = 2000  # datagrams a second; the rest waits in the socket, or is lost and looked for
 HOST_GROUPS = (1, 5, 7, 9, 11, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF)
@@ -112,6 +114,7 @@ class Watcher:
         self._host_rest = 0.0
         self._lost = 0.0
         self._lost_apart = LOST_APART[0]
+        self._failed_apart = LOST_APART[0]
         self._turn = asyncio.Lock()
         self.refreshed: Callable[[], Awaitable[None]] = _nothing
         self.overflows = 0
@@ -143,7 +146,7 @@ class Watcher:
             self._sockets.append(reading)
             loop.add_reader(sock.fileno(), self._readable, reading)
         self._ear.start()
-        self._sweeping = loop.create_task(self._keep_looking())
+        self._sweeping = tend("sweeping", self._keep_looking, self._log)
 
     def stop(self) -> None:
         """Stop listening."""
@@ -193,6 +196,9 @@ class Watcher:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            self._overflowed(now)
+        except Exception as error:  # a message that we misread: look at what it may have said
+            tell_failure(self._log, "hearing", error, LOST_APART[0])
             self._overflowed(now)
         if self._notices.heard.anything:
             urgent = reading.protocol != NETLINK_ROUTE or self._notices.heard.urgent
@@ -262,16 +268,29 @@ class Watcher:
         begun = loop.time()
         async with self._turn:
             heard = self._notices.take()
-            if heard.forwarding:
-                self._forward()
             try:
+                if heard.forwarding:
+                    self._forward()
                 await self._mend(heard)
-            except (WeftError, ExceptionGroup) as error:  # several: a pod went away meanwhile, say
-                self._log.event("error", "NotRepaired", "node", str(error))
+            except Exception as error:
+                self._not_seen(error)
+            else:
+                self._failed_apart = LOST_APART[0]
         now = loop.time()
         self._rest = now + min(SLOWEST, SHARE * (now - begun))
         if heard.host:
             await self._look_at_host()
+
+    def _not_seen(self, error: Exception) -> None:
+        """A look failed: a table changed too fast, a pod went away meanwhile, no descriptor was
+        left. What was said of changes is not said again, so look at everything, but not without
+        end."""
+        pause, self._failed_apart = self._failed_apart, min(LOST_APART[1], self._failed_apart * 2)
+        if isinstance(error, WeftError | ExceptionGroup | OSError):
+            self._log.event("error", "NotRepaired", "node", f"{error}; again in {pause:.0f} s")
+        else:
+            tell_failure(self._log, "mending", error, pause)
+        self._later(pause, self._everything)
 
     async def _look_at_host(self) -> None:
         loop = asyncio.get_running_loop()
@@ -283,8 +302,9 @@ class Watcher:
             self._node.refresh(await asyncio.to_thread(self._node.look))
             self._forward()
             await self.refreshed()
-        except WeftError as error:
-            self._log.event("error", "HostUnreadable", "node", error.message)
+        except (WeftError, OSError) as error:
+            self._log.event("error", "HostUnreadable", "node", str(error))
+            self._later(HOST_AGAIN, self._host_changed)
         now = loop.time()
         self._host_rest = now + min(HOST_SLOWEST, SHARE * (now - begun))
         if self._node.facts.mtu != self._mtu:
@@ -388,7 +408,7 @@ class Watcher:
             try:
                 async with self._turn:
                     await self._sweep()
-            except (WeftError, OSError) as error:
+            except (WeftError, ExceptionGroup, OSError) as error:
                 self._log.line("warning", "a sweep was cut short", error=str(error))
             next_sweep = loop.time() + SWEEP
 
