@@ -1,26 +1,36 @@
-"""Leaving journal and store in the formats of the release before, for going back to it.
+"""Giving way to the release before: journal and store go back to the formats that it reads.
 
 An older release refuses a newer format untouched. So `weft upgrade`, on the way to an older one,
-asks the agent (a file beside its record), and the agent lowers both files as the last thing of a
-graceful stop: nobody holds them then, and there is no moment at which an agent of the older release
-would find them unread. An agent of this release that starts again simply raises them again.
-Only forms are given up that the older one does not know: checksums, and what was seen of the store.
+first writes down where it goes, beside its record, and only then ends the agent. Whoever is started
+next is of this release still, for the link has not moved: it lowers both files before it opens
+them, and becomes the older release's agent in the same process. So there is no moment, whoever is
+killed in it, at which an agent of the older release finds files that it cannot read. The link
+follows when the older agent serves, or while nobody of this release can have the files open.
+
+Only forms are given up that the older release does not know: checksums, and what was seen of the
+store. What cannot be lowered stays whole, and this release goes on serving.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
-from contextlib import closing
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from weft.agent.events import Log
 from weft.kernel import files
-from weft.model.errors import WeftError
+from weft.model.errors import NotFound, NotReady, WeftError
+from weft.model.settings import PathSettings
 
 LOWEST = 1
 """The oldest format of either file that is still written."""
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_PRIMARY = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 _BACK: dict[str, dict[int, tuple[str, ...]]] = {
     "journal": {
         2: (
@@ -43,47 +53,102 @@ _BACK: dict[str, dict[int, tuple[str, ...]]] = {
 """_BACK[file][n] brings a file of format n to n - 1."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest format of each file that may be left behind."""
+class WayBack(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is to serve next, and the newest format of each file that it reads."""
 
+    program: str
     journal: int
     store: int
 
 
-def request(store: Path) -> Path:
-    """Where an agent is asked."""
-    return store.parent / "upgrade" / "formats.json"
+def way_back(state: Path) -> Path:
+    """Where an agent finds that it is to give way; `state`: the directory of the store."""
+    return state / "upgrade" / "way-back.json"
 
 
-def lower_if_asked(journal: Path, store: Path, log: Log) -> None:
-    """Does it, if it was asked; a file that cannot be lowered stays whole, and the log says so."""
-    try:
-        asked = msgspec.json.decode(files.read(request(store), 4096), type=Asked)
-    except (WeftError, OSError, msgspec.MsgspecError):
+def give_way(paths: PathSettings, arguments: Sequence[str]) -> None:
+    """Become the agent of the older release if that is asked; else return, for life the only ones
+    who may raise a format. `arguments`: those of `weft agent`.
+
+    Raises NotReady where another process holds the files: who keeps the agent tries again.
+    """
+    _hold(Path(paths.journal).parent, fcntl.LOCK_SH)  # before the look; until this process ends
+    asked = _asked(way_back(Path(paths.store).parent))
+    if asked is None or _home(asked.program) == _home(sys.executable):
         return
-    for name, path, wanted in (
-        ("journal", journal, asked.journal),
-        ("store", store, asked.store),
-    ):
-        try:
-            lower(name, path, wanted)
-        except (sqlite3.Error, OSError) as error:
-            log.event("error", "NotLowered", name, f"{path}: {error}")
-        else:
-            log.event("info", "Lowered", name, f"{path} has format {wanted} or an older one now")
+    try:
+        lower_both(paths, asked)
+        _say(f"giving way to {asked.program}, as weft upgrade asked")
+        argv = [asked.program, "agent", *arguments]
+        os.execv(asked.program, argv)  # noqa: S606 - the same process, for its keeper
+    except sqlite3.Error as error:
+        if (getattr(error, "sqlite_errorcode", None) or 0) & _PRIMARY in _BUSY:
+            raise NotReady(
+                f"another process holds {paths.journal} or {paths.store}; end it",
+                reason="store-unavailable",
+            ) from error
+        _say(f"the files cannot be left to {asked.program} ({error}); this release serves on")
+    except OSError as error:
+        _say(f"{asked.program} cannot be started ({error}); this release serves on")
+
+
+@contextmanager
+def alone(paths: PathSettings) -> Iterator[None]:
+    """While no agent that knows of giving way runs: who starts now waits, and looks afterwards.
+    Raises BlockingIOError while one runs."""
+    descriptor = _hold(Path(paths.journal).parent, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lower_both(paths: PathSettings, asked: WayBack) -> None:
+    """Both files; raises sqlite3.Error and OSError, also for a file that somebody holds."""
+    lower("store", Path(paths.store), asked.store)
+    lower("journal", Path(paths.journal), asked.journal)
 
 
 def lower(name: str, path: Path, wanted: int) -> None:
-    """Bring a file that nobody holds to a format of at most `wanted`, in one transaction."""
+    """Bring a file that nobody holds to a format of at most `wanted`, in one transaction, and
+    merge its log: the older release judges a format by the main file alone."""
     if not path.is_file():
         return
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as database:
+        database.execute("BEGIN EXCLUSIVE")
         found = database.execute("PRAGMA user_version").fetchone()[0]
         steps = [_BACK[name][n] for n in range(found, wanted, -1) if n in _BACK[name]]
-        if not steps:
-            return
-        database.execute("BEGIN EXCLUSIVE")
         for statement in (each for step in steps for each in step):
             database.execute(statement)
         database.execute("COMMIT")
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _hold(directory: Path, how: int) -> int:
+    files.make_directory(directory)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _asked(path: Path) -> WayBack | None:
+    try:
+        return msgspec.json.decode(files.read(path, 4096), type=WayBack)
+    except NotFound:
+        return None
+    except (WeftError, msgspec.MsgspecError) as error:
+        _say(f"{path} is not followed: {error}")
+        return None
+
+
+def _home(program: str) -> str:
+    return os.path.realpath(os.path.dirname(program))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"weft agent: {text}\n")
+    sys.stderr.flush()

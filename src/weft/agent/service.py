@@ -32,7 +32,7 @@ from weft.agent.ground import Ground
 from weft.agent.health import Health
 from weft.agent.journal import Journal
 from weft.agent.keeping import Keeping
-from weft.agent.lowering import lower_if_asked
+from weft.agent.lowering import give_way
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
 from weft.agent.pace import watch_loop
@@ -255,8 +255,6 @@ class Service:
         self.rules.close()
         await self.store.close()
         self.journal.close()
-        paths = self.settings.paths
-        lower_if_asked(Path(paths.journal), Path(paths.store), self.log)
 
 
 async def serve(settings: Settings) -> None:
@@ -334,6 +332,7 @@ def main(argv: Sequence[str]) -> int:
         elif options.close_boot:
             asyncio.run(close_boot(settings))
         else:
+            give_way(settings.paths, argv)
             asyncio.run(serve(settings))
     except WeftError as error:
         sys.stderr.write(f"weft agent: {error.message} (weft explain {error.reason})\n")

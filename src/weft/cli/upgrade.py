@@ -23,6 +23,7 @@ from weft.wire.status import Status
 
 if TYPE_CHECKING:
     from weft.upgrade.course import Course, Step
+    from weft.upgrade.found import Found
     from weft.upgrade.preflight import Check, View
 
 NETWORKS = Path("/etc/cni/net.d")
@@ -140,18 +141,23 @@ def _prepared(
         networks=NETWORKS,
         state=Path(paths.store).parent,
         paths=paths,
-        found=look(paths),
-        lowest=_lowest(ask()),
+        found=(found := look(paths)),
+        lowest=_lowest(found, ask()),
     )
     course = Course(view, kept_by, Record(view.state), ask, timeout)
     return course, preflight.check(view)
 
 
-def _lowest(status: Status | None) -> int | None:
-    """The oldest formats that the agent that runs can leave behind; None where it cannot."""
+def _lowest(found: Found, status: Status | None) -> int | None:
+    """The oldest formats that this release can leave behind; None where it did not write them."""
+    from weft.agent import journal
     from weft.agent.lowering import LOWEST
+    from weft.store import sqlite_file
 
-    return LOWEST if status is not None and status.version == __version__ else None
+    if status is not None and status.version != __version__:
+        return None
+    knows = (found.journal or 0) <= journal.FORMAT and (found.store or 0) <= sqlite_file.FORMAT
+    return LOWEST if knows else None
 
 
 def _carry_out(course: Course, checks: list[Check], dry_run: bool) -> WeftError | None:

@@ -1,10 +1,12 @@
 """The steps of an upgrade, forwards, and back where one fails.
 
     to a newer release     link -> agent -> launchers
-    to an older one        launchers -> link -> agent
+    to an older one        launchers -> agent -> link
 
 so that a launcher is never newer than the agent it speaks to for longer than a step takes (both
-ways work, but a newer agent knows more). Each step looks first whether it is done already: an
+ways work, but a newer agent knows more). The link moves last on the way to a release that does not
+read all that this one writes: until then who starts is of this release, and gives way
+(agent.lowering). Each step looks first whether it is done already: an
 upgrade that was killed is finished by running it again, and undone by upgrading to the release
 from which it came. The way back always leads to the last release that was seen to serve.
 """
@@ -23,15 +25,19 @@ from typing import Literal
 import msgspec
 
 from weft.agent import lowering
+from weft.agent.journal import FORMAT as JOURNAL_FORMAT
 from weft.cni.install import place_launcher
 from weft.kernel import files
 from weft.lab.demo.record import File, digest
 from weft.lab.demo.record import Record as UndoRecord
 from weft.model.errors import NotReady, WeftError
+from weft.model.settings import SETTINGS_PATH
+from weft.store.sqlite_file import FORMAT as STORE_FORMAT
 from weft.upgrade.keeper import Keeper, is_running
 from weft.upgrade.preflight import View
 from weft.upgrade.record import Record, Standing
-from weft.upgrade.release import Release, number_of
+from weft.upgrade.release import Formats, Release, number_of
+from weft.upgrade.release import ask as ask_release
 from weft.wire.status import Status
 
 LOOK_EVERY = 0.05
@@ -52,6 +58,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     text: str
     seconds: float = 0.0
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that is to serve in the end. `version`: empty where nobody knows it; `journal`,
+    `store`: the formats that it reads; `target`: of the way back, as the link led there."""
+
+    program: str
+    version: str
+    journal: int
+    store: int
+    target: str | None = None
 
 
 class Course:
@@ -81,6 +98,7 @@ class Course:
         """Whether nothing is left to do."""
         return (
             self.record.read() is None
+            and not self.record.leads_back
             and self.view.leads_to(self.view.origin) == self.goal.program
             and not self._launchers_to_place()
             and self._serves(self.goal.program, self.goal.version) == ""
@@ -99,10 +117,38 @@ class Course:
         return [Step(name=name, state="planned", text=texts[name]) for name in names]
 
     def _order(self) -> list[tuple[str, Callable[[], tuple[State, str]]]]:
+        goal = self._goal
         launchers = ("launchers", self._place_launchers)
-        rest = [("link", self._switch_link), ("agent", self._change_agent)]
+        rest = self._towards(goal)
         back = self._before is not None and self.goal.number < number_of(self._before.version)
-        return [launchers, *rest] if back else [*rest, launchers]
+        return [launchers, *rest] if back or self._is_older(goal) else [*rest, launchers]
+
+    @property
+    def _goal(self) -> End:
+        reads = self.goal.formats
+        return End(
+            program=self.goal.program,
+            version=self.goal.version,
+            journal=reads.journal,
+            store=reads.store,
+        )
+
+    def _towards(self, end: End) -> list[tuple[str, Callable[[], tuple[State, str]]]]:
+        """Link and agent, in the order in which no agent finds files that it cannot read."""
+        if self._is_older(end):
+            return [
+                ("agent", lambda: self._give_way_to(end)),
+                ("link", lambda: self._lead_to(end.target or end.program)),
+            ]
+        return [
+            ("link", lambda: self._lead_on_to(end)),
+            ("agent", lambda: self._change_agent(end)),
+        ]
+
+    @staticmethod
+    def _is_older(end: End) -> bool:
+        """Whether it does not read all that an agent of this release writes."""
+        return end.journal < JOURNAL_FORMAT or end.store < STORE_FORMAT
 
     # -- doing --------------------------------------------------------------------------------
 
@@ -122,9 +168,16 @@ class Course:
     def go_back(self, standing: Standing) -> None:
         """Undo an upgrade that was cut short. Raises WeftError where the old agent does not
         serve; the record stays then."""
+        origin = End(
+            program=self.view.leads_to(standing.origin),
+            version=standing.origin_version,
+            journal=standing.journal,
+            store=standing.store,
+            target=standing.origin,
+        )
         self._take("launchers", lambda: self._put_back_launchers(standing))
-        self._take("link", lambda: self._lead_to(standing.origin))
-        self._take("agent", lambda: self._return_to(standing))
+        for name, step in self._towards(origin):
+            self._take(name, step)
         self._finish()
 
     def _finish(self) -> None:
@@ -156,16 +209,32 @@ class Course:
             )
             self.record.write(standing)
             return standing
+        reads = self._origin_reads()
         standing = Standing(
             link=str(self.view.link),
             origin=self.view.origin,
             origin_version=self.origin_version,
-            journal=self.view.found.journal or lowering.LOWEST,
-            store=self.view.found.store or lowering.LOWEST,
+            journal=reads.journal,
+            store=reads.store,
             goal=self.goal.program,
             goal_version=self.goal.version,
         )
         return self.record.begin(standing, self.view.launchers)
+
+    def _origin_reads(self) -> Formats:
+        """The formats that the release reads to which the link leads. One that cannot be asked
+        reads what is there, if its agent serves; else the oldest is safe."""
+        try:
+            return ask_release(
+                Path(self.view.leads_to(self.view.origin)), Path(SETTINGS_PATH)
+            ).formats
+        except WeftError:
+            found = self.view.found
+            return msgspec.structs.replace(
+                self.goal.formats,
+                journal=found.journal or lowering.LOWEST,
+                store=found.store or lowering.LOWEST,
+            )
 
     def _give_up(self, standing: Standing, failure: BaseException) -> None:
         """Back to where it began; raises what a person should read."""
@@ -213,63 +282,59 @@ class Course:
         every = [kept.path for kept in standing.launchers]
         return "done" if changed else "already", ", ".join(changed or every)
 
-    def _switch_link(self) -> tuple[State, str]:
-        return self._lead_to(self.goal.program)
+    def _lead_on_to(self, end: End) -> tuple[State, str]:
+        self.record.lead_on()
+        return self._lead_to(end.target or end.program)
 
-    def _lead_to(self, program: str) -> tuple[State, str]:
-        text = f"{self.view.link} leads to {program}"
-        if self.view.leads_to(os.readlink(self.view.link)) == self.view.leads_to(program):
+    def _lead_to(self, target: str) -> tuple[State, str]:
+        text = f"{self.view.link} leads to {target}"
+        if self.view.leads_to(os.readlink(self.view.link)) == self.view.leads_to(target):
             return "already", text
-        self._note(self.view.link, os.fsencode(program))
-        files.replace_link(self.view.link, Path(program))
+        self._note(self.view.link, os.fsencode(target))
+        files.replace_link(self.view.link, Path(target))
         return "done", text
 
-    def _change_agent(self) -> tuple[State, str]:
-        text = f"weft {self.goal.version} serves"
-        if self._serves(self.goal.program, self.goal.version) == "":
+    def _change_agent(self, end: End) -> tuple[State, str]:
+        text = f"weft {end.version or end.program} serves"
+        if self._serves(end.program, end.version) == "":
             return "already", text
-        self._ask_to_lower(self.goal.formats.journal, self.goal.formats.store)
         self.keeper.restart()
-        self._wait(self.goal.program, self.goal.version)
+        if end.version:  # else none was serving when the upgrade began
+            self._wait(end)
         return "done", text
 
-    def _ask_to_lower(self, journal: int, store: int) -> None:
-        """The agent that ends leaves its files in formats that the next one reads."""
-        request = self.record.directory / lowering.request(Path(self.view.paths.store)).name
-        asked = lowering.Asked(journal=journal, store=store)
-        files.replace(request, msgspec.json.encode(asked), 0o600, durable=True)
-
-    def _return_to(self, standing: Standing) -> tuple[State, str]:
-        version = standing.origin_version
-        text = f"weft {version or standing.origin} serves"
-        if self._serves(standing.origin, version) == "":
+    def _give_way_to(self, end: End) -> tuple[State, str]:
+        """Not before it serves, or nobody of this release can have the files open, the link moves
+        (agent.lowering)."""
+        text = f"weft {end.version or end.program} serves"
+        way = lowering.WayBack(program=end.program, journal=end.journal, store=end.store)
+        self.record.lead_back(way)
+        if self._serves(end.program, end.version) == "":
             return "already", text
-        self._ask_to_lower(standing.journal, standing.store)
         self.keeper.restart()
-        if version:  # else none was serving when the upgrade began
-            self._wait(standing.origin, version, lambda: self._lower(standing))
+        self._wait(end, lambda: self._lower(way, end))
         return "done", text
 
-    def _lower(self, standing: Standing) -> None:
-        """What an agent left that did not end in good order: it may have raised the formats. One
-        that runs holds its files, and they stay as they are."""
+    def _lower(self, way: lowering.WayBack, end: End) -> bool:
+        """What a release does for which no agent of its own can start; whether that is enough."""
         paths = self.view.paths
-        with suppress(sqlite3.Error, OSError):
-            lowering.lower("journal", Path(paths.journal), standing.journal)
-        with suppress(sqlite3.Error, OSError):
-            lowering.lower("store", Path(paths.store), standing.store)
+        # one that runs holds its files, and they stay as they are
+        with suppress(sqlite3.Error, OSError, WeftError), lowering.alone(paths):
+            lowering.lower_both(paths, way)
+            self._lead_to(end.target or end.program)
+            return not end.version  # none was serving when the upgrade began
+        return False
 
-    def _wait(
-        self, program: str, version: str, meanwhile: Callable[[], None] | None = None
-    ) -> None:
-        limit = self.timeout if meanwhile is None else max(self.timeout, BACK_WITHIN)
+    def _wait(self, end: End, meanwhile: Callable[[], bool] | None = None) -> None:
+        """Until the agent serves, or what is done meanwhile is enough."""
+        limit = self.timeout if end.target is None else max(self.timeout, BACK_WITHIN)
         deadline = time.monotonic() + limit
-        while why := self._serves(program, version):
-            if meanwhile is not None:
-                meanwhile()
+        while why := self._serves(end.program, end.version):
+            if meanwhile is not None and meanwhile():
+                return
             if time.monotonic() > deadline:
                 raise NotReady(
-                    f"the agent of weft {version} does not serve after {limit:.0f} s: {why}",
+                    f"the agent of weft {end.version} does not serve after {limit:.0f} s: {why}",
                     reason="upgrade-failed",
                     details=self.keeper.log(),
                 )

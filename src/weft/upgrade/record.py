@@ -2,6 +2,7 @@
 
     /var/lib/weft/upgrade/record.json    from which release to which, and what was where
     /var/lib/weft/upgrade/launcher-N     the launchers that were there
+    /var/lib/weft/upgrade/way-back.json  the older release to which the agent gives way
 
 Whoever finds it knows that an upgrade was cut short, and the way back. It is removed when an
 upgrade is finished or undone. The directory is locked for as long as one is at work.
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from weft.agent.lowering import WayBack, way_back
 from weft.kernel import files
 from weft.model.errors import Conflict, NotFound, Unsupported
 
@@ -39,7 +41,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     origin: str
     origin_version: str = ""  # as its agent said; empty where none answered
-    journal: int = 1  # the formats that were there, which the origin reads
+    journal: int = 1  # the formats that the origin reads
     store: int = 1
     goal: str
     goal_version: str
@@ -52,6 +54,7 @@ class Record:
     def __init__(self, state: Path) -> None:
         self.directory = state / "upgrade"
         self._file = self.directory / "record.json"
+        self._way_back = way_back(state)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -119,8 +122,30 @@ class Record:
         """On disk when it returns."""
         files.replace(self._file, msgspec.json.encode(standing), 0o600, durable=True)
 
+    def lead_back(self, way: WayBack) -> None:
+        """From when this returns, every agent that starts and knows of it gives way."""
+        files.replace(self._way_back, msgspec.json.encode(way), 0o600, durable=True)
+
+    @property
+    def leads_back(self) -> bool:
+        """Whether agents that start give way to an older release."""
+        return self._way_back.exists()
+
+    def lead_on(self) -> None:
+        """No agent gives way any more; on disk when it returns."""
+        if not self.leads_back:
+            return
+        self._way_back.unlink()
+        directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
     def end(self) -> None:
-        """Forget it: the record first, so that no record names copies that are gone."""
+        """Forget it: the record before the copies, so that no record names copies that are gone,
+        and the way back first: it would hold for the next upgrade."""
+        self.lead_on()
         self._file.unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             for left in self.directory.iterdir():
