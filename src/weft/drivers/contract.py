@@ -4,9 +4,9 @@ A driver knows one kind of row: it turns a change into messages, reads back what
 says which keys a notification touches. It sends nothing. A transport carries messages of many
 drivers in one exchange. The one engine (`drivers.engine`) orders, batches, and remembers.
 
-The order of `Stage` is law. Guards and sysctl files stand before any link is up; the pod's end
-goes up while the host's is still down, so it has no carrier; the host's end is the very first
-message of the last stage, and no packet flows before it. Removal runs backwards, except that rule
+The order of `Stage` is law. Guards and sysctls stand before any link is up; the pod's end goes up
+while the host's is still down, so it has no carrier; the host's end is the very first message of
+the last stage, and no packet flows before it. Removal runs backwards, except that rule
 elements go first: a source that no guard lists is dropped, so the cut is immediate.
 """
 
@@ -28,7 +28,7 @@ class Stage(enum.IntEnum):
     CREATE = 1  # rtnetlink of the host: veth pairs, both ends down, the peer born in the pod
     TUNE_HOST = 2  # sysctl files of the host's end, and of the node
     TUNE_POD = 3  # sysctl files inside the pod
-    POD = 4  # rtnetlink of the pod: links up, addresses, routes, neighbours
+    POD = 4  # rtnetlink of the pod: two of its sysctls, links up, addresses, routes, neighbours
     HOST = 5  # rtnetlink of the host: the host's end up, then addresses, neighbours, routes
 
 

@@ -1,17 +1,29 @@
-"""Files below /proc/sys, of the host and of pods. A file cannot be removed, only written."""
+"""Files below /proc/sys, of the host and of pods. A file cannot be removed, only written.
+
+Two of a new pod's link are set by rtnetlink, in front of the message that takes it up. Reaching
+`net/ipv4/conf` inside a namespace costs the more the more namespaces the node has (see
+`kernel.sysctl`), and writers of addr_gen_mode spin while anybody holds the lock of all links.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from weft.drivers.contract import Medium, Names, Position, Scope, Stage
 from weft.drivers.transports import FileTransport
-from weft.kernel import sysctl
+from weft.kernel import links, sysctl
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Sysctl
+
+
+_MESSAGES: Mapping[tuple[str, str], Callable[[int, int], bytes]] = {
+    ("ipv4", "accept_redirects"): links.set_accept_redirects,
+    ("ipv6", "addr_gen_mode"): links.set_addr_gen_mode,
+}
+"""(family, name) of what rtnetlink sets for a pod's link: index and value into a message."""
 
 
 class Sysctls:
@@ -22,12 +34,20 @@ class Sysctls:
     watch = None
 
     def position(self, row: Sysctl) -> Position:
-        """Before any link is up."""
-        return (Stage.TUNE_POD if row.place is Place.POD else Stage.TUNE_HOST), 0
+        """Before any link is up. The pod's end has no carrier before the host's stage, which a
+        refusal in the pod's keeps from beginning."""
+        if row.place is Place.HOST:
+            return Stage.TUNE_HOST, 0
+        return (Stage.TUNE_POD, 0) if _message_of(row) is None else (Stage.POD, -1)
 
-    def encode(self, _: Sysctl | None, new: Sysctl | None, __: Names) -> Sequence[bytes]:
+    def encode(self, _: Sysctl | None, new: Sysctl | None, names: Names) -> Sequence[bytes]:
         """Nothing for a removal: what the value was before is known to whoever asked for it."""
-        return () if new is None else (sysctl.message(new.path, new.value),)
+        if new is None:
+            return ()
+        make = _message_of(new)
+        if make is not None:
+            return (make(names.index(Place.POD, new.link), int(new.value)),)
+        return (sysctl.message(new.path, new.value),)
 
     def read(self, rows: Sequence[Sysctl], scope: Scope) -> Mapping[RowKey, Row]:
         """Two system calls a file; a pod is entered once."""
@@ -50,3 +70,10 @@ class Sysctls:
     def touched(self, _: int, __: memoryview, ___: Names) -> Collection[RowKey]:
         """Nothing is announced."""
         return ()
+
+
+def _message_of(row: Sysctl) -> Callable[[int, int], bytes] | None:
+    if row.place is Place.HOST or not row.link:
+        return None
+    parts = row.path.split("/")
+    return _MESSAGES.get((parts[1], parts[-1]))

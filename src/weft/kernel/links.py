@@ -39,6 +39,7 @@ _LINK = 5
 _MASTER = 10
 _LINKINFO = 18
 _IFALIAS = 20
+_AF_SPEC = 26
 _GROUP = 27
 _NET_NS_FD = 28
 _EXT_MASK = 29
@@ -46,6 +47,9 @@ _NEW_NETNSID = 45
 _INFO_KIND = 1
 _INFO_DATA = 2
 _NESTED = 0x8000
+_INET, _INET_CONF = 2, 1  # AF_INET, IFLA_INET_CONF
+_ACCEPT_REDIRECTS = 4  # IPV4_DEVCONF_ACCEPT_REDIRECTS (include/uapi/linux/ip.h)
+_INET6, _INET6_ADDR_GEN_MODE = 10, 8  # AF_INET6, IFLA_INET6_ADDR_GEN_MODE
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: statistics are half of every answer
 
 _DECODED = frozenset((_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _IFALIAS, _GROUP))
@@ -161,6 +165,23 @@ def set_alias(name: str, alias: str) -> bytes:
         20, _IFNAME, name.encode(),
     )  # fmt: skip
     return start + attribute(_IFALIAS, record)
+
+
+def set_accept_redirects(index: int, value: int) -> bytes:
+    """What `net/ipv4/conf/LINK/accept_redirects` shows."""
+    conf = nest(_INET_CONF, attribute(_ACCEPT_REDIRECTS, _NUMBER.pack(value)))
+    return _af_spec(index, nest(_INET, conf))
+
+
+def set_addr_gen_mode(index: int, mode: int) -> bytes:
+    """What `net/ipv6/conf/LINK/addr_gen_mode` shows. EAFNOSUPPORT: the link has no IPv6, because
+    its MTU is below 1280."""
+    return _af_spec(index, nest(_INET6, attribute(_INET6_ADDR_GEN_MODE, bytes((mode,)))))
+
+
+def _af_spec(index: int, family: bytes) -> bytes:
+    body = _INFO.pack(0, 0, 0, index, 0, 0) + nest(_AF_SPEC, family)
+    return message(RTM_SETLINK, NLM_F_ACK, body)
 
 
 def set_properties(index: int, *, mac: bytes, mtu: int, group: int, alias: str) -> bytes:
