@@ -18,7 +18,6 @@ from weft.kernel import links, sysctl
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Sysctl
 
-
 _MESSAGES: Mapping[tuple[str, str], Callable[[int, int], bytes]] = {
     ("ipv4", "accept_redirects"): links.set_accept_redirects,
     ("ipv6", "addr_gen_mode"): links.set_addr_gen_mode,
