@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Any
 
+import msgspec
 import pytest
 
+from weft.agent import foreign
 from weft.firewalls import advice, docker, firewalld, ufw
 from weft.firewalls.admission import MARK, admissions
 from weft.firewalls.flows import Question, Uplink
 from weft.firewalls.judge import Judgement, judge
 from weft.firewalls.legacy import read_saved
 from weft.firewalls.owners import owners_of
+from weft.kernel.links import Link
 from weft.rows.firewalls import (
     Extension,
     ForeignChain,
@@ -21,7 +25,7 @@ from weft.rows.firewalls import (
     Opaque,
     Ruleset,
 )
-from weft.rows.rules import Compare, Family, Hook, Lookup, Payload, Rule, Verdict
+from weft.rows.rules import Compare, Conntrack, Family, Hook, Lookup, Meta, Payload, Rule, Verdict
 
 POOL = ip_network("10.244.0.0/16")
 ALL = {"out", "answers", "among", "in"}
@@ -253,3 +257,83 @@ def test_text_that_is_none_of_iptables_is_no_rule_and_no_error() -> None:
 def test_comparison_of_an_unknown_register_is_unclear() -> None:
     found = nft(rule(Compare(op="==", value=b"\1"), ACCEPT))
     assert names(found, None) == ALL
+
+
+def on_bridge(*lines: Line, policy: str = "accept", hook: int = 3, **uplink: Any) -> Judgement:
+    """The judgement of a chain of the family bridge, for pods that leave by a bridge br0."""
+    hooked = Hook(type="filter", number=hook, priority=0, policy=policy)
+    chain = ForeignChain(family=Family.BRIDGE, table="t", name="o", hook=hooked, lines=lines)
+    way = Uplink(name="br0", index=2, bridge="br0")
+    asked = msgspec.structs.replace(ASKED, uplinks={4: msgspec.structs.replace(way, **uplink)})
+    (found,) = judge(Ruleset(chains=(chain,)), asked)
+    return found
+
+
+IS_IPV4 = rule(Meta(key="protocol"), Compare(op="==", value=b"\x08\x00"), Verdict(verdict="drop"))
+BY_OTHER = rule(
+    Meta(key="bri_oifname"),
+    Compare(op="==", value=b"br1".ljust(16, b"\0")),
+    Verdict(verdict="drop"),
+)
+
+
+def test_frame_that_may_have_a_tag_leaves_the_question_open() -> None:
+    assert names(on_bridge(IS_IPV4), True) == {"out"}
+    assert names(on_bridge(IS_IPV4, name="br0.7", tagged=True), None) == {"out"}
+    assert names(on_bridge(BY_OTHER, name="br0.7", tagged=True), False) == {"out"}
+    assert names(on_bridge(name="br0.7", tagged=True, policy="drop"), True) == {"out"}
+
+
+def test_address_and_connection_of_a_bridged_frame_are_not_known() -> None:
+    by_address = rule(SOURCE, Compare(op="==", value=POOL.network_address.packed), ACCEPT)
+    tracked = rule(Conntrack(key="state"), Compare(op="==", value=bytes(4)), ACCEPT)
+    for line in (by_address, tracked):
+        assert names(on_bridge(line, policy="drop"), None) == {"out"}
+        assert names(on_bridge(line, policy="drop", hook=1), None) == {"answers", "in"}
+
+
+def test_rule_that_wants_another_link_than_one_that_is_not_there_matches() -> None:
+    """Linux 5.4 and later give such a rule an empty name."""
+    other = Compare(op="!=", value=b"eth9".ljust(16, b"\0"))
+    line = rule(Meta(key="oifname"), other, Verdict(verdict="drop"))
+    hook = Hook(type="filter", number=0, priority=0, policy="accept")
+    chain = ForeignChain(family=Family.INET, table="t", name="pre", hook=hook, lines=(line,))
+    (found,) = judge(Ruleset(chains=(chain,)), ASKED)
+    assert names(found, True) == ALL | {"to-node"}
+
+
+def test_policy_is_dockers_where_it_has_chains_that_nothing_leads_to_yet() -> None:
+    text = "*filter\n:FORWARD DROP [0:0]\n:DOCKER - [0:0]\nCOMMIT\n"
+    (found,) = judge(read_saved(text, Family.IPV4), ASKED)
+    assert owners_of(found) == ("docker",)
+    assert advice.mend(found, found.drops, [POOL])[0] == (
+        "iptables-legacy -I FORWARD -s 10.244.0.0/16 -j ACCEPT"
+    )
+
+
+def test_bridge_below_vlans_is_looked_for_and_a_circle_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def link(index: int, name: str, kind: str, lower: int = 0) -> Link:
+        return Link(index, name, True, b"", 1500, 0, "", kind, lower)
+
+    links = [
+        link(2, "br0", "bridge"),
+        link(3, "br0.7", "vlan", 2),
+        link(4, "br0.7.8", "vlan", 3),
+        link(5, "ring", "vlan", 5),
+        link(6, "eth0", ""),
+    ]
+    monkeypatch.setattr(foreign, "find_link", lambda _, name: {x.name: x for x in links}.get(name))
+    monkeypatch.setattr(foreign, "find_index", lambda _, at: {x.ifindex: x for x in links}.get(at))
+    found = foreign.question_of(
+        foreign.Order(uplinks=dict(enumerate(("br0", "br0.7", "br0.7.8", "ring", "eth0", "gone"))))
+    )
+    assert [(each.index, each.bridge, each.tagged) for each in found.uplinks.values()] == [
+        (2, "br0", False),
+        (3, "br0", True),
+        (4, "br0", True),
+        (5, "", False),
+        (6, "", False),
+        (0, "", False),
+    ]

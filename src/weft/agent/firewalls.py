@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections import deque
 
 import msgspec
 
 from weft.agent.addresses import Addresses
 from weft.agent.events import Log
 from weft.agent.foreign import Order, Seen, look, record_path
+from weft.agent.insistence import Insistence
 from weft.agent.node import Node
 from weft.agent.tending import tend
 from weft.firewalls.owners import NAMES
@@ -31,7 +31,6 @@ GATHER = 0.1  # seconds between an announcement and the look: programs change mu
 PAUSE = 0.4  # seconds between two looks at least, and
 SHARE = 20  # times what the last look took, so that looking is a twentieth of a core at most
 SWEEP = 30.0  # seconds between two looks where changes are not announced
-OFTEN, LATELY = 5, 60.0  # asked again so often within so many seconds: contested
 
 
 class Firewalls:
@@ -44,6 +43,7 @@ class Firewalls:
         addresses: Addresses,
         ports: frozenset[int],
         log: Log,
+        insistence: Insistence | None = None,
     ) -> None:
         """`ports`: the agent's own sockets, whose changes are not news."""
         self._admit = settings.foreign_firewall == "admit"
@@ -57,9 +57,7 @@ class Firewalls:
         self._task: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
         self._troubled: set[str] = set()
-        self._stood: set[tuple[str, str]] = set()
-        self._again: dict[str, deque[float]] = {}
-        self._spared: dict[str, float] = {}
+        self._insistence = insistence or Insistence()
         self._asked_about: Order | None = None
         self.entries: tuple[ForeignFirewall, ...] = ()
         self.seen: Seen | None = None
@@ -88,18 +86,18 @@ class Firewalls:
 
     def warnings(self) -> list[Why]:
         """For the status: who leaves pods without a network, who takes our rules away."""
-        now = time.monotonic()
-        found = list(warnings(self.entries))
-        for owner, until in self._spared.items():
-            if until > now:
-                found.append(
-                    Why(
-                        reason=REASON,
-                        message=f"somebody keeps taking our rules from {NAMES[owner]}; it is asked "
-                        f"again in {until - now:.0f} s",
-                    )
+        spared = self._insistence.spared(time.monotonic())
+        return [
+            *warnings(self.entries),
+            *(
+                Why(
+                    reason=REASON,
+                    message=f"somebody keeps taking our rules from {NAMES[owner]}; it is asked "
+                    f"again in {left:.0f} s",
                 )
-        return found
+                for owner, left in spared.items()
+            ),
+        ]
 
     def _hear(self, ear: Socket) -> None:
         # how many there are does not matter, nor that some were lost
@@ -128,13 +126,15 @@ class Firewalls:
     def _patience(self) -> float | None:
         """How long to wait for news; None where everything is announced."""
         seen = self.seen
-        restless = seen is None or seen.legacy or seen.troubles or self._spared
-        return SWEEP if restless else None
+        spared = self._insistence.spared(time.monotonic())
+        if seen is None or seen.legacy or seen.troubles:
+            return min((SWEEP, *spared.values()))
+        return min(spared.values(), default=None)
 
     def _order(self, now: float) -> Order:
-        self._spared = {owner: until for owner, until in self._spared.items() if until > now}
         self._asked_about = self._subject()
-        return msgspec.structs.replace(self._asked_about, spare=frozenset(self._spared))
+        spared = frozenset(self._insistence.spared(now))
+        return msgspec.structs.replace(self._asked_about, spare=spared)
 
     def _subject(self) -> Order:
         facts = self._node.facts
@@ -166,19 +166,11 @@ class Firewalls:
 
     def _count(self, seen: Seen) -> None:
         """Rules that we asked for before and had to ask for again: somebody takes them away."""
-        now = time.monotonic()
-        for owner in {owner for owner, words in seen.asked if (owner, words) in self._stood}:
-            times = self._again.setdefault(owner, deque(maxlen=OFTEN))
-            times.append(now)
-            if len(times) == OFTEN and now - times[0] < LATELY:
-                self._spared[owner] = now + LATELY
-                times.clear()
-                self._log.event(
-                    "warning",
-                    "Contested",
-                    NAMES[owner],
-                    f"somebody has taken our rules away {OFTEN} times within {LATELY:.0f} s; left "
-                    "alone for a while",
-                )
-        self._stood |= set(seen.asked)
-        self._stood -= set(seen.taken_back)
+        for owner in self._insistence.told(seen.asked, seen.taken_back, time.monotonic()):
+            self._log.event(
+                "warning",
+                "Contested",
+                NAMES[owner],
+                f"somebody has taken our rules away {self._insistence.often} times within "
+                f"{self._insistence.lately:.0f} s; left alone as long",
+            )

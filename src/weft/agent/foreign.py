@@ -7,7 +7,6 @@ Every step is idempotent: a look that was cut short is made good by the next one
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -25,10 +24,11 @@ from weft.firewalls.legacy import read_saved
 from weft.firewalls.owners import owners_of
 from weft.firewalls.report import reported
 from weft.kernel.host import Network, read_host
-from weft.kernel.netlink import Socket
+from weft.kernel.netlink import Failure, Socket
 from weft.kernel.nftables.foreign import ForeignReader
 from weft.kernel.nftables.foreign_rules import change_rules
 from weft.kernel.routes import PROTOCOL
+from weft.kernel.rtnetlink import find_index, find_link, open_socket
 from weft.model.attachment import LINK_PREFIX
 from weft.model.errors import WeftError
 from weft.model.settings import PathSettings
@@ -39,6 +39,7 @@ from weft.wire.status import ForeignFirewall
 
 NETLINK_ROUTE = 0
 RECORD = "firewalld-sources"
+MOST_VLANS = 8  # one on the other
 FAMILIES = {4: Family.IPV4, 6: Family.IPV6}
 
 
@@ -81,21 +82,23 @@ class _Deeds:
 
 
 def look(order: Order) -> Seen:
-    """Look, act, and look again where something was changed. Never raises WeftError or OSError."""
+    """Look, act, and look again where something was changed. What fails is among the troubles."""
     deeds = _Deeds()
     judgements: tuple[Judgement, ...] = ()
     ruleset = Ruleset()
     try:
+        question = question_of(order)
         ruleset = read_all(deeds.troubles)
-        judgements = judge(ruleset, _question(order))
+        deeds.troubles += _unseen(question)
+        judgements = judge(ruleset, question)
         if order.admit is not None:
             _ask_all(order, ruleset, judgements, deeds)
         if deeds.asked or deeds.taken_back:
             ruleset = read_all([])
-            judgements = judge(ruleset, _question(order))
+            judgements = judge(ruleset, question)
     except WeftError as error:
         deeds.troubles.append(error.message)
-    except OSError as error:
+    except (OSError, Failure) as error:  # no descriptors left, or an answer that nobody foresaw
         deeds.troubles.append(f"the packet filters of others cannot be read: {error}")
     return Seen(
         judgements=judgements,
@@ -130,10 +133,12 @@ def survey() -> Survey:
         with ForeignReader() as reader:
             names = [(WORDS[family], table, chain) for family, table, chain in reader.names()]
         ruleset = read_all(troubles)
-    except (WeftError, OSError) as error:
+        question = question_of(Order(uplinks=uplinks))
+    except (WeftError, OSError, Failure) as error:
         return Survey(troubles=(str(error),))
+    troubles += _unseen(question)
     names += [(WORDS[chain.family], chain.table, chain.name) for chain in ruleset.chains]
-    judged = judge(ruleset, _question(Order(uplinks=uplinks)))
+    judged = judge(ruleset, question)
     return Survey(
         entries=reported(judged, ()), chains=tuple(dict.fromkeys(names)), troubles=tuple(troubles)
     )
@@ -142,7 +147,7 @@ def survey() -> Survey:
 def read_all(troubles: list[str]) -> Ruleset:
     """Everybody's packet filters, of nftables and of legacy iptables."""
     with ForeignReader() as reader:
-        found = reader.read(leave_out=TABLE, also=(docker.CHAIN,))
+        found = reader.read(leave_out=TABLE, also=(docker.CHAIN, docker.PRESENT))
     for version, family in FAMILIES.items():
         try:
             text = iptables.saved(version)
@@ -160,18 +165,36 @@ def read_all(troubles: list[str]) -> Ruleset:
     return found
 
 
-def _question(order: Order) -> Question:
-    uplinks = {
-        version: Uplink(name=name, index=_index(name)) for version, name in order.uplinks.items()
-    }
+def question_of(order: Order) -> Question:
+    """What is asked of others' filters: pools and ways out, as they are now."""
+    with open_socket() as rtnetlink:
+        uplinks = {version: _uplink(rtnetlink, name) for version, name in order.uplinks.items()}
     return Question(pools=order.pools, families=order.families, uplinks=uplinks)
 
 
-def _index(name: str) -> int:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:  # it is gone already
-        return 0
+def _uplink(rtnetlink: Socket, name: str) -> Uplink:
+    """The link, and the bridge that it is or lies on, as a VLAN does."""
+    found = lower = find_link(rtnetlink, name)
+    if found is None:  # it is gone already
+        return Uplink(name=name)
+    steps = 0
+    while lower is not None and lower.kind == "vlan" and lower.peer and steps < MOST_VLANS:
+        lower = find_index(rtnetlink, lower.peer)
+        steps += 1
+    bridge = lower.name if lower is not None and lower.kind == "bridge" else ""
+    return Uplink(name=name, index=found.ifindex, bridge=bridge, tagged=lower is not found)
+
+
+def _unseen(question: Question) -> list[str]:
+    """Filters of which nothing can be told here: legacy ebtables, where frames pass a bridge."""
+    bridges = sorted({each.bridge for each in question.uplinks.values()} - {""})
+    loaded = iptables.bridge_tables() if bridges else ()
+    if not loaded:
+        return []
+    return [
+        f"the kernel has legacy ebtables ({', '.join(loaded)}), and what they do to frames of "
+        f"bridge {' and '.join(bridges)} is not judged: see `ebtables-legacy -L`"
+    ]
 
 
 def _ask_all(

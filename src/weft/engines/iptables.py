@@ -14,6 +14,7 @@ from weft.model.errors import Unsupported
 
 VERSIONS = {4: "ip", 6: "ip6"}
 PROC = Path("/proc/thread-self/net")  # that of the thread's namespace
+MODULES = Path("/proc/modules")
 
 
 def tables(version: int) -> tuple[str, ...]:
@@ -22,6 +23,22 @@ def tables(version: int) -> tuple[str, ...]:
         return tuple((PROC / f"{VERSIONS[version]}_tables_names").read_text().split())
     except OSError:  # the kernel has none, or not this family
         return ()
+
+
+def bridge_tables() -> tuple[str, ...]:
+    """Legacy tables of ebtables that the kernel has loaded, for whichever namespace: one that is
+    asked for is made by asking, so they are not asked for."""
+    try:
+        loaded = MODULES.read_text()
+    except OSError:  # a kernel without modules
+        return ()
+    return tuple(
+        sorted(
+            name
+            for line in loaded.splitlines()
+            if (name := line.partition(" ")[0]).startswith("ebtable_")
+        )
+    )
 
 
 def saved(version: int) -> str | None:

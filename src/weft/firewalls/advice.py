@@ -16,8 +16,9 @@ from weft.model.addresses import Prefix
 from weft.model.attachment import LINK_PREFIX
 from weft.rows.rules import Family
 
-WORDS = {Family.INET: "inet", Family.IPV4: "ip", Family.IPV6: "ip6"}
+WORDS = {Family.INET: "inet", Family.IPV4: "ip", Family.IPV6: "ip6", Family.BRIDGE: "bridge"}
 _VERSIONS = {Family.INET: (4, 6), Family.IPV4: (4,), Family.IPV6: (6,)}
+_PROTOCOLS = {4: ("{ arp, ip }", ("ARP", "IPv4")), 6: ("ip6", ("IPv6",))}
 _SIDES = {"from": ("-s", "saddr"), "to": ("-d", "daddr")}
 
 
@@ -55,6 +56,8 @@ def doubt(judgement: Judgement) -> str:
 def mend(judgement: Judgement, flows: Sequence[Flow], pools: Iterable[Prefix]) -> tuple[str, ...]:
     """The commands that let these flows pass, for the pools of the chain's families. Without a
     place that its owner offers they hold until the owner writes the chain anew."""
+    if judgement.chain.family is Family.BRIDGE:
+        return tuple(_on_bridge(judgement, flows))
     owner = owners_of(judgement)[0]
     known = tuple(pools)
     versions = _VERSIONS[judgement.chain.family]
@@ -120,6 +123,20 @@ def _inserted(judgement: Judgement, ranges: list[Prefix], sides: list[Direction]
             else:
                 family = "ip" if each.version == 4 else "ip6"
                 yield f"nft insert rule {_where(judgement)} {family} {word} {each} accept"
+
+
+def _on_bridge(judgement: Judgement, flows: Sequence[Flow]) -> Iterator[str]:
+    """For all frames of a protocol, and what finds neighbours for it: on the bridge, those of pods
+    bear the node's address as a rule."""
+    chain = judgement.chain
+    dropped = {each.version for each in judgement.answers if each.dropped and each.flow in flows}
+    for version in sorted(dropped):
+        types, names = _PROTOCOLS[version]
+        if chain.table in TABLES and chain.name in BUILTIN:
+            for name in names:
+                yield f"ebtables -t {chain.table} -I {chain.name} -p {name} -j ACCEPT"
+        else:
+            yield f"nft insert rule {_where(judgement)} ether type {types} accept"
 
 
 def _by_iptables(judgement: Judgement) -> bool:

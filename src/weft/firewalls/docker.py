@@ -1,8 +1,10 @@
 """Asking Docker: rules in its chain DOCKER-USER, which it keeps for others and never changes.
 
-Ours go behind those of the administrator, who may have reasons to drop, and before the final
-RETURN that older releases put there. In nftables they are written as iptables-nft writes them, or
-it would refuse to show the table; in legacy iptables by that program.
+Older releases (20.10, say) have it for IPv4 only: where such a Docker drops IPv6 there is no place
+to ask for, and none is made in its name. Ours go behind those of the administrator, who may have
+reasons to drop, and before the final RETURN that older releases put there. In nftables they are
+written as iptables-nft writes them, or it would refuse to show the table; in legacy iptables by
+that program.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from weft.rows.firewalls import Extension, ForeignChain, Line, RuleChange, Rules
 from weft.rows.rules import Bitwise, Compare, Counter, Expression, Family, Payload, Rule, Verdict
 
 CHAIN = "DOCKER-USER"
+PRESENT = "DOCKER"
+"""A chain that it has in every family that it filters, whether anything leads to it or not."""
 VERSIONS = {Family.IPV4: 4, Family.IPV6: 6}
 _COMMENT_SIZE = 256  # XT_MAX_COMMENT_LEN
 _OFFSETS: dict[tuple[int, Direction], int] = {

@@ -3,6 +3,9 @@
 Each flow is a line of the table `FLOWS`: between whom, first packet or answer, through which
 hooks. A flow is judged by a packet of TCP and one of UDP to ports that no rule names, so a filter
 that lets through port 443 only is said to drop, as it does nearly all.
+
+Where the way out is a bridge, its packets are frames there as well, and pass the hooks of the
+family bridge: as frames of the node's own, since its ports are not the pods' links.
 """
 
 from __future__ import annotations
@@ -15,20 +18,27 @@ import msgspec
 from weft.firewalls.values import Value, anything, begins, cut, exactly, inside, joined, nobody
 from weft.model.addresses import Prefix
 from weft.model.attachment import LINK_PREFIX
+from weft.rows.rules import Family
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 TCP, UDP = 6, 17
 ESTABLISHED, NEW = 2, 8  # NF_CT_STATE_BIT
 ADDRESS_SIZE = {4: 4, 6: 16}
+ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
+ROUTED = {4: (Family.INET, Family.IPV4), 6: (Family.INET, Family.IPV6)}
+BRIDGED = (Family.BRIDGE,)
 _NAME = 16  # IFNAMSIZ
 
 
 class Uplink(msgspec.Struct, frozen=True, kw_only=True):
-    """The link of a default route. `index` 0: not known."""
+    """The link of a default route. `index` 0: not known. `bridge`: the bridge that it is, or
+    that lies below it (`tagged`: it is a VLAN on it); "" where there is none."""
 
     name: str
     index: int = 0
+    bridge: str = ""
+    tagged: bool = False
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +76,13 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
             return OUTPUT, POSTROUTING
         return PREROUTING, FORWARD, POSTROUTING
 
+    @property
+    def bridge_hooks(self) -> tuple[int, ...]:
+        """The hooks of the family bridge that its frames pass where the way out is a bridge."""
+        if self.receiver == "outside":
+            return OUTPUT, POSTROUTING
+        return (PREROUTING, INPUT) if self.sender == "outside" else ()
+
 
 FLOWS = (
     Flow(
@@ -102,8 +119,11 @@ FLOWS = (
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rule may ask of one packet. A link is None where the packet has none."""
+    """What a rule may ask of one packet, at which hooks of which families. A link is None where
+    the packet has none; `bridge`: that of a frame on a bridge."""
 
+    families: tuple[Family, ...]
+    hooks: tuple[int, ...]
     version: int
     protocol: int
     incoming: tuple[Value, Value] | None  # name, index
@@ -112,6 +132,8 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     transport: Value
     state: int
     local: bool
+    bridge: Value | None = None
+    link: Value | None = None  # the header of a frame; None on a bridge: one with a tag, perhaps
 
     @property
     def direction(self) -> int:
@@ -130,6 +152,8 @@ def packets(flow: Flow, question: Question) -> Iterator[Packet]:
             for target in _addresses(flow.receiver, version, question):
                 for protocol in (TCP, UDP):
                     yield Packet(
+                        families=ROUTED[version],
+                        hooks=flow.hooks,
                         version=version,
                         protocol=protocol,
                         incoming=links[flow.sender],
@@ -139,6 +163,32 @@ def packets(flow: Flow, question: Question) -> Iterator[Packet]:
                         state=ESTABLISHED if flow.answers else NEW,
                         local=flow.receiver == "node",
                     )
+        if uplink is not None and uplink.bridge and flow.bridge_hooks:
+            yield from _frames(flow, version, uplink)
+
+
+def _frames(flow: Flow, version: int, uplink: Uplink) -> Iterator[Packet]:
+    """The same on the bridge. Which port it takes is not known, nor whether the pod's address is
+    still, or again, that of the node."""
+    port = anything(_NAME), anything(4)
+    leaves = flow.receiver == "outside"
+    header = joined((anything(12), exactly(ETHERTYPE[version])))
+    address = anything(ADDRESS_SIZE[version])
+    for protocol in (TCP, UDP):
+        yield Packet(
+            families=BRIDGED,
+            hooks=flow.bridge_hooks,
+            version=version,
+            protocol=protocol,
+            incoming=None if leaves else port,
+            outgoing=port if leaves else None,
+            network=_header(version, protocol, address, address),
+            transport=_upper(protocol, answers=flow.answers),
+            state=ESTABLISHED if flow.answers else NEW,
+            local=False,
+            bridge=_name(uplink.bridge),
+            link=None if uplink.tagged else header,
+        )
 
 
 def _addresses(who: str, version: int, question: Question) -> Sequence[Value]:
@@ -153,7 +203,11 @@ def _link(uplink: Uplink | None) -> tuple[Value, Value]:
     if uplink is None:
         return anything(_NAME), anything(4)
     index = exactly(struct.pack("=I", uplink.index)) if uplink.index else anything(4)
-    return exactly(uplink.name.encode().ljust(_NAME, b"\0")), index
+    return _name(uplink.name), index
+
+
+def _name(name: str) -> Value:
+    return exactly(name.encode().ljust(_NAME, b"\0"))
 
 
 def _header(version: int, protocol: int, source: Value, target: Value) -> Value:

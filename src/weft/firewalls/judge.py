@@ -13,12 +13,7 @@ from weft.firewalls.flows import FLOWS, Flow, Packet, Question, packets
 from weft.firewalls.values import any_of
 from weft.firewalls.walk import ChainKey, Fate, Walk
 from weft.rows.firewalls import ForeignChain, Ruleset
-from weft.rows.rules import Family, Verdict
-
-SEEN_BY = {
-    4: (Family.INET, Family.IPV4),
-    6: (Family.INET, Family.IPV6),
-}
+from weft.rows.rules import Verdict
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +27,12 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """A chain at a hook, and what it does to each flow that passes it."""
+    """A chain at a hook, and what it does to each flow that passes it. `beside`: chains of its
+    table that were read though nothing leads to them."""
 
     chain: ForeignChain
     leads_to: frozenset[str]
+    beside: frozenset[str] = frozenset()
     answers: tuple[Answered, ...]
 
     def flows(self, dropped: bool | None) -> tuple[Flow, ...]:
@@ -67,6 +64,7 @@ def judge(ruleset: Ruleset, question: Question) -> tuple[Judgement, ...]:
     chains = {_key(chain): chain for chain in ruleset.chains}
     sets = {(each.family, each.table, each.name): each for each in ruleset.sets}
     asked = [(flow, packet) for flow in FLOWS for packet in packets(flow, question)]
+    reached = {_key(chain): _reached(chain, chains) for chain in ruleset.chains if chain.hook}
     found = []
     for chain in ruleset.chains:
         if chain.hook is None:
@@ -79,16 +77,34 @@ def judge(ruleset: Ruleset, question: Question) -> tuple[Judgement, ...]:
         ]
         if answers:
             found.append(
-                Judgement(chain=chain, leads_to=_reached(chain, chains), answers=tuple(answers))
+                Judgement(
+                    chain=chain,
+                    leads_to=reached[_key(chain)],
+                    beside=_beside(chain, ruleset, reached),
+                    answers=tuple(answers),
+                )
             )
     return tuple(found)
 
 
+def _beside(
+    base: ForeignChain, ruleset: Ruleset, reached: dict[ChainKey, frozenset[str]]
+) -> frozenset[str]:
+    """Names of chains of its table that no chain at a hook leads to."""
+    place = _key(base)[:3]
+    led_to: set[str] = set()
+    for key, names in reached.items():
+        led_to |= names if key[:3] == place else frozenset()
+    return frozenset(
+        chain.name
+        for chain in ruleset.chains
+        if _key(chain)[:3] == place and chain.hook is None and chain.name not in led_to
+    )
+
+
 def _answer(walk: Walk, chain: ForeignChain, flow: Flow, packet: Packet) -> Answered | None:
     hook = chain.hook
-    if hook is None or hook.number not in flow.hooks:
-        return None
-    if chain.family not in SEEN_BY[packet.version]:
+    if hook is None or hook.number not in packet.hooks or chain.family not in packet.families:
         return None
     walk.begin(packet, hook.number)
     fates = walk.chain(chain, 0)

@@ -2,11 +2,12 @@
 
 A drop in a chain of a program's name is that program's. A drop by policy, or in a chain whose name
 says nothing, is put down to those programs that are known to set such policies and have chains
-there; else to nobody known.
+there, led to or not yet; else to nobody known.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from weft.firewalls.judge import Judgement
@@ -56,17 +57,18 @@ def owners_of(judgement: Judgement) -> tuple[str, ...]:
     table = judgement.chain.table
     names = (judgement.chain.name, *judgement.leads_to)
     found = [
-        owner.word
-        for owner in OWNERS
-        if table in owner.tables
-        or (owner.sets_policies and any(_owns(owner, name) for name in names))
-    ]
+        owner.word for owner in OWNERS if table in owner.tables or _sets_policy(owner, names)
+    ] or [owner.word for owner in OWNERS if _sets_policy(owner, judgement.beside)]
     return tuple(dict.fromkeys((*direct, *found))) or (OTHER,)
 
 
 def owner_of_name(name: str) -> Owner | None:
     """The program that names chains so."""
     return next((owner for owner in OWNERS if _owns(owner, name)), None)
+
+
+def _sets_policy(owner: Owner, names: Iterable[str]) -> bool:
+    return owner.sets_policies and any(_owns(owner, name) for name in names)
 
 
 def _owns(owner: Owner, name: str) -> bool:

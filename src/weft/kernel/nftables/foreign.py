@@ -30,7 +30,7 @@ from weft.rows.firewalls import (
 )
 from weft.rows.rules import Chain, Expression, Family, Lookup, Rule, Verdict
 
-FAMILIES = (Family.INET, Family.IPV4, Family.IPV6)
+FAMILIES = (Family.INET, Family.IPV4, Family.IPV6, Family.BRIDGE)
 HOOKED = range(5)  # prerouting, input, forward, output, postrouting
 FILTERING = ("filter", "route")  # types of chains; address translation drops nothing
 MOST_RULES = 2000  # of one chain
