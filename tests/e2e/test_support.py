@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import tarfile
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from acceptance import Host, ask, pool, watched
+from weft.cli.client import Client
+from weft.cli.support import parts
 from weft.cli.support.redaction import Redactor
-from weft.lab import cluster
-from weft.lab.nodes import CLEAN_PATH
+from weft.lab import calls, cluster, nodes, private
+from weft.lab.nodes import CLEAN_PATH, Node
+from weft.model.errors import WeftError
 
 NUMBER = iter(range(10_000))
 ARCHIVE = "/run/support.tar.gz"
+CONFIG = "/etc/weft/other.yaml"
+JOURNALD = "/lib/systemd/systemd-journald"
+# neither the kernel's log nor its audit is taken from the machine
+JOURNALD_CONF = "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n"
 
 
 def canary() -> str:
@@ -106,7 +118,9 @@ def _collected(host: Host) -> dict[str, str]:
 
 
 def test_an_archive_holds_what_is_needed_and_no_secret(new_host: Callable[..., Host]) -> None:
-    made = new_host("log:\n  level: debug\n")
+    made = new_host()
+    made.node.path(CONFIG).write_text("log:\n  level: debug\n")
+    made.command = [*made.command, "--config", CONFIG]
     made.environment = {"DATABASE_PASSWORD": canary(), "PATH": CLEAN_PATH}
     with watched(made) as host:
         planted = [*_plant(host), made.environment["DATABASE_PASSWORD"]]
@@ -124,6 +138,8 @@ def test_an_archive_holds_what_is_needed_and_no_secret(new_host: Callable[..., H
         assert data["journal.json"]["attachment"] and data["store.json"]["entries"]
         assert data["configurations.json"]["20-other.conflist"]["plugins"][0]["type"] == "bridge"
         assert any(link["ifname"].startswith("wf") for link in data["links.json"])
+        assert data["settings.json"]["file"] == CONFIG
+        assert data["settings.json"]["log"]["level"] == "debug"
         assert "Started" in found["agent.log"] and "weft_" in found["metrics.txt"]
         assert not data["summary.json"]["missing"], data["summary.json"]["missing"]
         host.drop("shown")
@@ -137,12 +153,71 @@ def test_an_archive_holds_what_is_needed_and_no_secret(new_host: Callable[..., H
     missing = json.loads(alone["summary.json"])["missing"]
     assert "no agent answers" in missing["status.json"]
     assert {"store.json", "rules.json", "links.json", "agent.log", "doctor.json"} <= alone.keys()
+    assert json.loads(alone["settings.json"])["file"] == CONFIG
 
 
 def _collected_without_agent(host: Host) -> dict[str, str]:
-    said = host.weft("support", "--output", ARCHIVE, "--log", str(cluster.AGENT_LOG))
+    logged = ("--log", str(cluster.AGENT_LOG))
+    said = host.weft("support", "--output", ARCHIVE, *logged, "--config", CONFIG)
     assert "without status.json" in said
     return _content(host)
+
+
+@contextmanager
+def journal(node: Node) -> Iterator[Callable[[str, str], None]]:
+    """A journal of the node's own; what a unit prints is written to it by what is yielded."""
+    node.path("/etc/systemd").mkdir(exist_ok=True)
+    node.path("/etc/systemd/journald.conf").write_text(JOURNALD_CONF)
+    daemon = node.popen([JOURNALD], env={"PATH": CLEAN_PATH}, stdin=subprocess.DEVNULL)
+    made: list[Path] = []
+
+    def write(unit: str, text: str) -> None:
+        group = Path(node.cgroup, "system.slice", unit)
+        group.mkdir(parents=True)
+        made.append(group)
+        node.path("/run/text").write_text(text)
+        # the journal takes a line's unit from the cgroup of who writes it
+        inside = Path(str(private.unified_mount()), "system.slice", unit, "cgroup.procs")
+        line = f"echo $$ >{inside}; exec systemd-cat cat /run/text"
+        done = node.run(["sh", "-ec", line])
+        assert done.returncode == 0, done.stderr
+
+    try:
+        end = time.monotonic() + 10
+        while not node.path("/run/systemd/journal/stdout").exists():
+            assert daemon.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        yield write
+    finally:
+        daemon.terminate()
+        daemon.wait(10)
+        for group in (*made, *{each.parent for each in made}):
+            group.rmdir()
+
+
+def _log(where: str) -> str:
+    scene = parts.Scene(cast(Client, None), Redactor(b""), Path(where) if where else None)
+    return parts.log(scene)
+
+
+def test_log_is_taken_from_the_journal_and_from_a_directory_of_one() -> None:
+    ours = "2026-01-01T00:00:00.000Z info Started token=abcdefgh"
+    node = nodes.start(f"support-journal-{os.getpid()}")
+    try:
+        with journal(node) as write:
+            write("other.service", "2026-01-01T00:00:00.000Z info another unit\n")
+            write("weft.service", f"{ours}\nnot the agent's\n")
+            assert node.run(["journalctl", "--sync"]).returncode == 0
+            found = calls.call(node, _log, "")
+        assert ours.partition(" token")[0] in found and "abcdefgh" not in found
+        assert "another unit" not in found and "(1 lines that are not the agent's" in found
+        # the journal of a machine that does not run, as of a disk that was taken out
+        assert node.run(["mv", "/run/log/journal", "/run/elsewhere"]).returncode == 0
+        assert calls.call(node, _log, "/run/elsewhere") == found
+        with pytest.raises(WeftError, match="neither is there a log file"):
+            calls.call(node, _log, "")
+    finally:
+        nodes.stop(node)
 
 
 @pytest.mark.parametrize(

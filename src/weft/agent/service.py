@@ -75,6 +75,9 @@ BOOT_ID = "kernel/random/boot_id"
 class Service:
     """The agent. `start`, then serve until `stop`."""
 
+    settings_file = SETTINGS_PATH
+    """Where the settings were read from; only told."""
+
     def __init__(self, settings: Settings, supervision: Supervision | None = None) -> None:
         """`supervision`: what a service manager gave; by default, nothing."""
         paths = settings.paths
@@ -257,7 +260,7 @@ class Service:
         self.journal.close()
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, settings_file: str) -> None:
     """Run until SIGTERM or SIGINT."""
     require_supported(os.uname().release)
     supervision = Supervision(os.environ)
@@ -266,6 +269,7 @@ async def serve(settings: Settings) -> None:
         # before anything is opened: nothing of a living agent may be touched
         refuse_beside_agent(Path(settings.paths.socket))
     service = Service(settings, supervision)
+    service.settings_file = settings_file
     loop = asyncio.get_running_loop()
     if os.environ.get("WEFT_DEBUG_LOOP"):
         watch_loop(loop, service.log)
@@ -323,17 +327,16 @@ def main(argv: Sequence[str]) -> int:
         help="load the ruleset that keeps pod ranges from being forwarded until the agent runs",
     )
     options = parser.parse_args(argv)
+    path = Path(options.config or SETTINGS_PATH).absolute()
     try:
-        settings = read_settings(
-            Path(options.config or SETTINGS_PATH), required=options.config is not None
-        )
+        settings = read_settings(path, required=options.config is not None)
         if options.teardown:
             asyncio.run(teardown(settings, boot_id()))
         elif options.close_boot:
             asyncio.run(close_boot(settings))
         else:
             give_way(settings.paths, argv)
-            asyncio.run(serve(settings))
+            asyncio.run(serve(settings, str(path)))
     except WeftError as error:
         sys.stderr.write(f"weft agent: {error.message} (weft explain {error.reason})\n")
         return 1

@@ -120,6 +120,7 @@ class Reporter:
                 limit=service.settings.watchdog.limit, supervisor=service.health.supervised
             ),
             firewalls=service.firewalls.entries,
+            settings=service.settings_file,
         )
 
     def reasons(self) -> list[Why]:

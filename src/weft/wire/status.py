@@ -154,3 +154,4 @@ class Status(Report, frozen=True, kw_only=True):
     metrics: Listener = Listener()
     watchdog: Watch = Watch()
     firewalls: tuple[ForeignFirewall, ...] = ()
+    settings: str = ""  # the file that the agent took its settings from; "": an older one's answer

@@ -34,7 +34,20 @@ def support(
         typer.Option("--output", metavar="FILE|DIR", help="Where the archive is written."),
     ] = Path("."),
     log: Annotated[
-        Path | None, typer.Option("--log", metavar="FILE", help="The agent's log, if elsewhere.")
+        Path | None,
+        typer.Option(
+            "--log",
+            metavar="FILE|DIR",
+            help="The agent's log, or a directory of the journal's, if elsewhere.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="The agent's settings; without it, the file that the running agent names.",
+        ),
     ] = None,
 ) -> None:
     """Collect what a bug report needs into one archive, without secrets.
@@ -49,7 +62,7 @@ def support(
       weft support --output /root/
     """
     redactor = Redactor(os.urandom(16))
-    scene = Scene(client_of(ctx), redactor, log)
+    scene = Scene(client_of(ctx), redactor, log, config)
     parts, missing = collect(scene)
     made = time.time()
     summary = {

@@ -16,6 +16,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,12 @@ from weft.model.errors import NotFound, WeftError
 from weft.model.kinds import KINDS
 from weft.model.settings import SETTINGS_PATH, Settings
 from weft.wire.api import EventsParams, ListParams, Nothing, Params
+from weft.wire.status import Status
 
 PATIENCE = 10.0  # seconds a program, a call, a connection
 LARGEST = 16 << 20  # octets a part
 LOG_TAIL = 2 << 20
+JOURNAL_LINES = 5000
 ROWS = 20_000  # of a table
 SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"
 LOG = Path("/var/log/weft/agent.log")
@@ -55,21 +58,40 @@ SYSCTLS = (
 
 
 class Scene:
-    """Whom the parts ask. `log`: the agent's log, where it is not found by itself."""
+    """Whom the parts ask. `log`: the agent's log, or a directory of the journal's, and `config`:
+    its settings, where they are not found by themselves."""
 
-    def __init__(self, client: Client, redactor: Redactor, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        redactor: Redactor,
+        log: Path | None = None,
+        config: Path | None = None,
+    ) -> None:
         self.client = client
         self.redactor = redactor
         self.log = log
+        self._config = config
 
     def call(self, method: str, params: Params | None = None) -> Any:
         """An answer of the agent's as plain, redacted data."""
         found = self.client.call(method, params or Nothing())
         return self.redactor.tree(msgspec.to_builtins(found))
 
+    @cached_property
+    def settings_file(self) -> Path:
+        """That of the command line, else that of the running agent, else the usual one."""
+        if self._config is not None:
+            return self._config.absolute()
+        try:
+            told = self.client.call("status", Nothing())
+        except WeftError:
+            told = None
+        return Path((isinstance(told, Status) and told.settings) or SETTINGS_PATH)
+
     def settings(self) -> Settings:
         """The effective settings. Raises WeftError where the file is not valid."""
-        return read_settings(Path(SETTINGS_PATH), required=False)
+        return read_settings(self.settings_file, required=self._config is not None)
 
 
 def status(scene: Scene) -> Any:
@@ -104,11 +126,12 @@ def objects(scene: Scene) -> Any:
 
 def settings(scene: Scene) -> Any:
     """The effective settings; of a file that is not valid, only which field is not."""
+    file = scene.redactor.text(str(scene.settings_file))
     try:
-        return scene.redactor.tree(msgspec.to_builtins(scene.settings()))
+        return {"file": file, **scene.redactor.tree(msgspec.to_builtins(scene.settings()))}
     except WeftError as error:
         field = scene.redactor.text(getattr(error, "field", ""))
-        return {"invalid": error.reason, "field": field}
+        return {"file": file, "invalid": error.reason, "field": field}
 
 
 def journal(scene: Scene) -> Any:
@@ -220,13 +243,19 @@ def metrics(scene: Scene) -> str:
 
 def log(scene: Scene) -> str:
     """The end of the agent's log, of the lines that the agent wrote."""
-    for path in (scene.log, LOG) if scene.log is None else (scene.log,):
-        text = _tail(path) if path is not None else None
+    where: tuple[str, ...] = ()
+    if scene.log is not None and scene.log.is_dir():
+        where = ("--directory", str(scene.log.absolute()))
+    else:
+        text = _tail(scene.log or LOG)
         if text is not None:
             return scene.redactor.log(text)
-    if scene.log is not None:
-        raise NotFound(f"{scene.log} is no file that can be read")
-    text = _output("journalctl", "--unit", "weft", "--lines", "5000", "--no-pager", "-o", "cat")
+        if scene.log is not None:
+            raise NotFound(f"{scene.log} is no file that can be read")
+    asked = ("--unit", "weft", "--lines", str(JOURNAL_LINES), "--no-pager", "-o", "cat", "--quiet")
+    text = _output("journalctl", *where, *asked)
+    if not text:
+        raise NotFound("neither is there a log file nor has the journal lines of unit weft")
     return scene.redactor.log(text)
 
 
