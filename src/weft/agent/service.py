@@ -48,6 +48,7 @@ from weft.agent.supervision import Supervision
 from weft.agent.table import Attachments
 from weft.agent.teardown import close_boot, refuse_beside_agent, teardown
 from weft.agent.tending import tend
+from weft.agent.thrift import Thrift, confine
 from weft.agent.turns import Turns
 from weft.agent.verbs import Verbs
 from weft.agent.watch import Links, Watcher
@@ -205,6 +206,7 @@ class Service:
             await self.readers.open()
         queue = Path(self.settings.paths.queue)
         seen = 0
+        thrift = Thrift(self.verbs.counts.total)
         for look in itertools.count(1):
             await asyncio.sleep(QUEUE_LOOK)
             whole = look % LOOKS_APART == 0
@@ -214,6 +216,7 @@ class Service:
                 if (now := changed_at(queue)) != seen or whole:
                     seen = now
                     await self._drain()
+                await thrift.look()
             except OSError as error:  # /run is full or gone: the next look may find it well
                 self.log.event("error", "HouseNotKept", "node", str(error))
 
@@ -268,9 +271,10 @@ async def serve(settings: Settings, settings_file: str) -> None:
     if not supervision.passes_sockets:  # else the supervisor is who listens
         # before anything is opened: nothing of a living agent may be touched
         refuse_beside_agent(Path(settings.paths.socket))
+    loop = asyncio.get_running_loop()
+    confine(loop)
     service = Service(settings, supervision)
     service.settings_file = settings_file
-    loop = asyncio.get_running_loop()
     if os.environ.get("WEFT_DEBUG_LOOP"):
         watch_loop(loop, service.log)
     ended = asyncio.Event()

@@ -94,9 +94,14 @@ def delete_links(names: Sequence[str], numbers: Mapping[str, int] | None = None)
 
 def _find(via: Socket, names: Sequence[str]) -> dict[str, links.Link]:
     if len(names) > FEW:
+        asked = frozenset(names)
+
+        def take(_: int, body: memoryview) -> links.Link | None:
+            link = links.decode(body)
+            return link if link.name in asked else None
+
         with contextlib.suppress(KernelRefused):  # links come and go faster than they are read
-            decoded = (links.decode(body) for _, body in via.dump(links.get_all()))
-            return {link.name: link for link in decoded}
+            return {link.name: link for link in via.gather(links.get_all(), take)}
     found = (rtnetlink.find_link(via, name) for name in names)
     return {link.name: link for link in found if link is not None}
 
@@ -108,10 +113,9 @@ def _delete_together(
     _, failures = via.exchange([links.set_group(link.ifindex, DOOMED_GROUP) for link in doomed])
     refused = {doomed[failure.index].name: failure.errno for failure in failures}
     try:
-        decoded = [links.decode(body) for _, body in via.dump(links.get_all())]
+        group = via.gather(links.get_all(), _of_group)
     except KernelRefused:  # no whole picture of who is in the group
         return list(doomed)
-    group = [link for link in decoded if link.group == DOOMED_GROUP]
     if any(not _is_signed(link) for link in group):
         return list(doomed)
     code = _refusal(via, links.delete_group(DOOMED_GROUP)) if group else 0
@@ -122,6 +126,11 @@ def _delete_together(
         else:
             result[link.name] = code
     return rest
+
+
+def _of_group(_: int, body: memoryview) -> links.Link | None:
+    link = links.decode(body)
+    return link if link.group == DOOMED_GROUP else None
 
 
 def _is_signed(link: links.Link) -> bool:

@@ -12,9 +12,12 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from weft.model.errors import KernelRefused
+
+Taken = TypeVar("Taken")
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
@@ -221,15 +224,24 @@ class Socket:
     def dump(self, request: bytes, *, tries: int = 5) -> list[tuple[int, memoryview]]:
         """All answers to a dump request, as (type, body); repeated when the kernel says that the
         dump was interrupted by a change (NLM_F_DUMP_INTR)."""
+        return self.gather(request, _pair, tries=tries)
+
+    def gather(
+        self, request: bytes, take: Callable[[int, memoryview], Taken | None], *, tries: int = 5
+    ) -> list[Taken]:
+        """As `dump`, but only what `take` makes of each answer is kept, None not at all: of a
+        thousand links the answers alone are 2 MiB."""
         for _ in range(tries):
-            items, whole = self._dump_once(request)
+            items, whole = self._dump_once(request, take)
             if whole:
                 return items
         raise KernelRefused(errno.EINTR, "dump", hint="the tables change faster than they are read")
 
-    def _dump_once(self, request: bytes) -> tuple[list[tuple[int, memoryview]], bool]:
+    def _dump_once(
+        self, request: bytes, take: Callable[[int, memoryview], Taken | None]
+    ) -> tuple[list[Taken], bool]:
         number = self.send([request])
-        items: list[tuple[int, memoryview]] = []
+        items: list[Taken] = []
         whole = True
         while True:
             for kind, flags, answered, body in frames(self.receive()):
@@ -246,7 +258,13 @@ class Socket:
                     if code:
                         raise Failure(0, code, words)
                     return items, whole
-                items.append((kind, body))
+                taken = take(kind, body)
+                if taken is not None:
+                    items.append(taken)
+
+
+def _pair(kind: int, body: memoryview) -> tuple[int, memoryview]:
+    return kind, body
 
 
 Answer = tuple[int, int, memoryview]

@@ -1,0 +1,82 @@
+"""A burst leaves the agent neither large nor with more threads than it needs."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from weft.agent import thrift
+from weft.agent.thrift import WORKERS, Thrift, confine
+
+# eight threads hold 8 MiB each, in pieces that malloc keeps in arenas, and one piece stays behind
+# at the end of what each had: the worst that a burst of deletions can leave
+BURST = """
+import sys, threading
+from weft.kernel import heap
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 // 1024
+
+if sys.argv[1] == "thrifty":
+    assert heap.keep_small()
+kept, together = [], threading.Barrier(8)
+
+def work():
+    held = [bytearray(20_000) for _ in range(400)]
+    together.wait()
+    kept.append(held.pop())
+
+before = resident()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+if sys.argv[1] == "thrifty":
+    heap.give_back()
+print(resident() - before)
+"""
+
+
+def _left(how: str) -> int:
+    """MiB."""
+    said = subprocess.run([sys.executable, "-c", BURST, how], capture_output=True, check=True)
+    return int(said.stdout)
+
+
+def test_what_a_burst_of_threads_held_goes_back_to_the_kernel() -> None:
+    assert _left("as ever") > 20, "the burst does not hold what it should: this test says nothing"
+    assert _left("thrifty") <= 4
+
+
+def test_memory_is_given_back_once_after_a_burst_and_not_in_its_midst(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(thrift.heap, "give_back", lambda: given.append(requests) or True)
+    requests = 0
+    frugal = Thrift(lambda: requests)
+
+    async def scenario() -> None:
+        nonlocal requests
+        for requests in (0, 0, 5, 9, 9, 9, 12, 12):
+            await frugal.look()
+
+    asyncio.run(scenario())
+    assert given == [9, 12]
+
+
+def test_the_loop_has_as_many_workers_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thrift.heap, "keep_small", lambda: True)  # the tests' process stays as it is
+
+    async def at_once(number: int) -> bool:
+        confine(asyncio.get_running_loop())
+        together = threading.Barrier(number)
+        works = [asyncio.to_thread(together.wait, 0.1) for _ in range(number)]
+        met = await asyncio.gather(*works, return_exceptions=True)
+        return not any(isinstance(each, threading.BrokenBarrierError) for each in met)
+
+    assert asyncio.run(at_once(WORKERS))
+    assert not asyncio.run(at_once(WORKERS + 1))
