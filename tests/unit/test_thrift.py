@@ -54,22 +54,20 @@ def test_what_a_burst_of_threads_held_goes_back_to_the_kernel() -> None:
 def test_memory_is_given_back_once_after_a_burst_and_not_in_its_midst(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given: list[int] = []
-    monkeypatch.setattr(thrift.heap, "give_back", lambda: given.append(requests) or True)
-    requests = 0
-    frugal = Thrift(lambda: requests)
+    monkeypatch.setattr(thrift.heap, "give_back", lambda: True)
+    requests = iter((0, 0, 0, 5, 9, 9, 9, 12, 12))
+    frugal = Thrift(lambda: next(requests))
 
-    async def scenario() -> None:
-        nonlocal requests
-        for requests in (0, 0, 5, 9, 9, 9, 12, 12):
-            await frugal.look()
+    async def scenario() -> list[bool]:
+        return [await frugal.look() for _ in range(8)]
 
-    asyncio.run(scenario())
-    assert given == [9, 12]
+    assert asyncio.run(scenario()) == [False, False, False, False, True, False, False, True]
 
 
 def test_the_loop_has_as_many_workers_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thrift.heap, "keep_small", lambda: True)  # the tests' process stays as it is
+    monkeypatch.setattr(
+        thrift.heap, "keep_small", lambda: True
+    )  # the tests' process stays as it is
 
     async def at_once(number: int) -> bool:
         confine(asyncio.get_running_loop())

@@ -204,7 +204,7 @@ class Attacher:
             return cause
         try:
             await self._detacher.detach_held(key)
-        except WeftError as error:
+        except (WeftError, OSError) as error:
             cause.details = "; ".join(t for t in (cause.details, f"undoing: {error}") if t)
         return cause
 

@@ -18,6 +18,7 @@ from weft.agent.attach import Attacher
 from weft.agent.check import Checker
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
+from weft.agent.refusals import told
 from weft.agent.server import Connection
 from weft.agent.turns import Turns
 from weft.model.attachment import AttachmentKey
@@ -103,8 +104,8 @@ class Verbs:
             return None
         try:
             assigned = self._attacher.prepared(request, session.netns)
-        except WeftError as error:
-            session.fail(error)
+        except (WeftError, OSError) as error:
+            session.fail(told(error))
             return None
         if assigned is None or session.netns is None:
             return self._guarded(session, self._add_waiting(session, request, key))
@@ -112,7 +113,7 @@ class Verbs:
         try:
             heard = session.succeed(self._attacher.perform(request, session.netns, assigned))
         except Exception as error:  # whatever it is, what has begun is undone
-            return self._guarded(session, self._undo(session, key, _told(error)))
+            return self._guarded(session, self._undo(session, key, told(error)))
         self._laps.lap("answer")
         return None if heard else self._guarded(session, self._unheard(session, key))
 
@@ -131,7 +132,7 @@ class Verbs:
                     self._laps.lap("answer")
                     return
             except Exception as error:  # whatever it is, what has begun is undone
-                raise await self._attacher.undo(key, _told(error)) from error
+                raise await self._attacher.undo(key, told(error)) from error
         await self._unheard(session, key)
 
     async def _undo(self, session: _Session, key: AttachmentKey, error: WeftError) -> None:
@@ -186,25 +187,16 @@ class Verbs:
     async def _guarded(self, session: _Session, work: Awaitable[None]) -> None:
         try:
             await work
-        except WeftError as error:
-            session.fail(error)
-        except Exception as error:  # a fault of ours: the caller gets its one JSON object
-            session.fail(_told(error))
-            raise
+        except Exception as error:  # whatever it is, the caller gets its one JSON object
+            answer = told(error)
+            session.fail(answer)
+            if answer.reason == "internal":  # a fault of ours
+                raise
         except asyncio.CancelledError:
             session.fail(NotReady("the agent is stopping; try again", reason="busy"))
             raise
         finally:
             session.close()
-
-
-def _told(error: Exception) -> WeftError:
-    """The error as one that can be answered."""
-    if isinstance(error, WeftError):
-        return error
-    told = WeftError(f"{type(error).__name__}: {error}", reason="internal")
-    told.__cause__ = error
-    return told
 
 
 _FREE = ("CNI_ARGS", "args.cni", "runtimeConfig", "labels", "ipam")

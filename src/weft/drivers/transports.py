@@ -120,7 +120,11 @@ class PodTransports(FileTransport):
 
     def _open(self) -> LinkTransport:
         if self._links is None:
-            self._links = LinkTransport(rtnetlink.open_socket())
+            try:
+                self._links = LinkTransport(rtnetlink.open_socket())
+            except OSError as error:
+                error.add_note("a socket in the container's network namespace cannot be had")
+                raise
         return self._links
 
     def close(self) -> None:

@@ -143,6 +143,22 @@ REASONS: dict[str, Reason] = {
         summary="the kernel refused an operation; what had been done for the attachment is undone",
         action="read errno and operation in the message; `weft doctor` checks for what is missing",
     ),
+    "system-call-failed": Reason(
+        cni=5,
+        early=False,
+        summary="the system refused something that the agent needs, such as a socket or a file; "
+        "what had been done for the attachment is undone",
+        action="look for the errno of the message in the kernel's log (`dmesg`), mend what it "
+        "names, and try again",
+    ),
+    "out-of-resources": Reason(
+        cni=11,
+        early=False,
+        summary="memory, descriptors or space ran out on the node; what had been done for the "
+        "attachment is undone",
+        action="try again; free what the message names, or raise the agent's limits "
+        "(LimitNOFILE=, MemoryMax=)",
+    ),
     "unsupported": Reason(
         cni=2,
         early=True,
