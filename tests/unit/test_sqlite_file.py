@@ -13,7 +13,7 @@ import pytest
 from weft.model.errors import Conflict, NotReady, Unsupported
 from weft.store.contract import ABSENT, Change
 from weft.store.sqlite import SqliteStore
-from weft.store.sqlite_file import FORMAT
+from weft.store.sqlite_file import FORMAT, KEPT
 
 
 @pytest.fixture
@@ -196,6 +196,38 @@ def test_a_damaged_file_is_kept_aside_and_reported(path: Path, damage: object) -
     assert reopened_report(path) == ("", 3)
     damage(path)
     assert "damaged-2" in reopened_report(path)[0]
+
+
+def test_of_damaged_files_the_newest_few_are_kept_and_their_numbers_rise(path: Path) -> None:
+    for turn in range(KEPT + 2):
+        fill(path)
+        content = bytearray(path.read_bytes())
+        content[:100] = bytes([turn]) * 100
+        path.write_bytes(content)
+        assert f"damaged-{turn + 1} " in reopened_report(path)[0]
+        path.with_name(f"store.db.damaged-{turn + 1}-wal").touch()  # a log that went along
+    names = {f"store.db.damaged-{turn + 1}" for turn in range(2, KEPT + 2)}
+    left = {each.name for each in path.parent.iterdir() if "damaged" in each.name}
+    assert {each for each in left if not each.endswith(("-wal", "-shm"))} == names
+    assert left - names == {f"{each}-wal" for each in names}
+    newest = path.with_name(f"store.db.damaged-{KEPT + 2}")
+    assert newest.read_bytes()[:100] == bytes([KEPT + 1]) * 100
+
+
+def test_damaged_files_of_an_earlier_release_are_cleared_at_the_start(path: Path) -> None:
+    fill(path)
+    endings = ("damaged", "damaged-x", "damaged-9y", "damaged-1-x")
+    others = ["other.db.damaged-1", *(f"store.db.{ending}" for ending in endings)]
+    for name in (*(f"store.db.damaged-{n}" for n in range(1, 12)), *others):
+        path.with_name(name).touch()
+    path.with_name("store.db.damaged-1-wal").mkdir()  # nothing of ours
+    assert reopened_report(path) == ("", 3)
+    left = {each.name for each in path.parent.iterdir()} - {path.name}
+    assert left == {
+        *(f"store.db.damaged-{n}" for n in (9, 10, 11)),
+        *others,
+        "store.db.damaged-1-wal",
+    }
 
 
 def test_a_database_of_something_else_is_left_untouched(path: Path) -> None:

@@ -13,6 +13,7 @@ agree, so that a flipped bit is damage and no refusal. A new format is one entry
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import zlib
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from urllib.parse import quote
 from weft.model.errors import NotReady, Unsupported
 
 FORMAT = 2
+KEPT = 3
+"""Damaged files that are kept for a person to look at: they must not fill the disk."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _TABLES = {"format", "state", "entries", "history"}
 _PRIMARY = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
@@ -69,6 +72,7 @@ def checksum(key: str, value: bytes, revision: int) -> int:
 def open_file(path: str) -> Opened:
     """An exclusive connection to a file of the current format."""
     refuse_untouched(path)
+    clear_aside(path, KEPT)
     is_new = not os.path.lexists(path)
     try:
         return Opened(_open(path), is_new=is_new)
@@ -298,12 +302,28 @@ def _create_private(path: str) -> None:
 
 
 def set_aside(path: str) -> str:
-    """Rename the file and its log out of the way; returns the new name."""
-    number = 1
-    while os.path.exists(f"{path}.damaged-{number}"):
-        number += 1
-    aside = f"{path}.damaged-{number}"
+    """Rename the file and its log out of the way; returns the new name, whose number is above all
+    others. Of earlier ones the newest stay, so that there are KEPT."""
+    numbers = clear_aside(path, KEPT - 1)
+    aside = f"{path}.damaged-{max(numbers, default=0) + 1}"
     for suffix in ("-wal", "-shm", ""):
         if os.path.exists(path + suffix):
             os.rename(path + suffix, aside + suffix)
     return aside
+
+
+def clear_aside(path: str, kept: int) -> list[int]:
+    """Remove all but the newest of the damaged files that were set aside, with their logs; the
+    numbers of those that stay. What cannot be removed stays, and is no error."""
+    home, name = os.path.split(path)
+    found: dict[int, list[str]] = {}
+    with suppress(OSError):
+        for each in os.listdir(home or "."):
+            if ours := re.fullmatch(rf"{re.escape(name)}\.damaged-(\d+)(-wal|-shm)?", each):
+                found.setdefault(int(ours[1]), []).append(os.path.join(home, each))
+    newest_first = sorted(found, reverse=True)
+    for number in newest_first[kept:]:
+        for each in found[number]:
+            with suppress(OSError):
+                os.unlink(each)
+    return newest_first[:kept]
