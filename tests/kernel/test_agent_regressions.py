@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -226,3 +227,21 @@ def _wait(is_so: Callable[[], bool], limit: float) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.02)
+
+
+def test_a_socket_that_was_removed_is_made_again(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    assert runtime.add(wanted).is_good
+    shutil.rmtree(node.path("/run/weft"))  # sockets, journal and all
+    assert "does not answer" in runtime.status().failure
+    _wait(lambda: runtime.status().is_good, 10.0)
+    assert runtime.check(wanted).is_good
+    names = {file.name for file in node.path("/run/weft").iterdir()}
+    assert {"agent.sock", "add-timeout", "journal.db"} <= names
+    assert node.path("/run/weft/agent.sock").stat().st_mode & 0o777 == 0o600
+    assert runtime.delete(wanted).is_good

@@ -8,6 +8,7 @@ answer given when the link can no longer be looked up. DEL succeeds when nothing
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable, Iterable
 
@@ -15,7 +16,10 @@ from weft.agent.ground import Ground
 from weft.agent.reaper import Reaper
 from weft.agent.turns import Turns
 from weft.model.attachment import Attachment, AttachmentKey
-from weft.model.errors import WeftError
+from weft.model.errors import KernelRefused, WeftError
+
+RENAMED = 20
+"""Names under which a link is followed that somebody renames while it is being deleted."""
 
 
 class Detacher:
@@ -41,13 +45,22 @@ class Detacher:
     def vanished(self, attachment: Attachment) -> bool:
         """Whether the host's end is gone: the kernel deletes it with the container's namespace."""
         link = attachment.host_link
-        return self._reaper.gone(link) and self._renamed(link) is None
+        return self._reaper.gone(link) and self._called(self._engine.number(link)) in (None, link)
 
-    def _renamed(self, link: str) -> str | None:
-        """What our link is called now where somebody has given it another name."""
-        number = self._engine.number(link)
-        name = self._name_of(number) if number is not None else None
-        return name if name != link else None
+    def _called(self, number: int | None) -> str | None:
+        """What our link is called now: somebody may have renamed it. None: it is gone."""
+        return self._name_of(number) if number is not None else None
+
+    async def _delete(self, link: str, number: int | None) -> None:
+        """Delete our link, also if somebody renames it meanwhile. Raises KernelRefused."""
+        name = link
+        for _ in range(RENAMED):
+            await self._reaper.delete(name, number)
+            now = self._called(number)
+            if now is None or now == name:  # gone or just going, or not ours any more
+                return
+            name = now
+        raise KernelRefused(errno.EBUSY, "delete link", link, "somebody renames it again and again")
 
     async def detach(self, key: AttachmentKey) -> None:
         """DEL, in its turn. Raises WeftError only if something is left."""
@@ -65,11 +78,8 @@ class Detacher:
             return
         self._journal_leaving(attachment)
         number = self._engine.number(attachment.host_link)
-        renamed = self._renamed(attachment.host_link)
         self._engine.withdraw(str(key))
-        if renamed is not None:
-            await self._reaper.delete(renamed, number)
-        await self._reaper.delete(attachment.host_link, number)
+        await self._delete(attachment.host_link, number)
         now = time.monotonic()
         self._addresses.release(attachment.addresses, now)
         try:

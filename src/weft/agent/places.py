@@ -61,6 +61,11 @@ def tell_launchers(socket: Path, add_timeout: float) -> None:
     files.replace(socket.with_name(TIMEOUT), f"{max(1, round(add_timeout))}\n".encode(), 0o644)
 
 
+def told(socket: Path) -> bool:
+    """Whether launchers find how long they wait."""
+    return socket.with_name(TIMEOUT).exists()
+
+
 def own_boot_id() -> str | None:
     """The boot-id that this machine gave itself, or None."""
     try:

@@ -61,6 +61,12 @@ class Readers:
         else:
             self._log.event("info", "GroupServed", "node", f"group {name} reads on {self._path}")
 
+    def look(self) -> None:
+        """Make the socket again if somebody has removed it."""
+        if self._server is not None:
+            self._server.look()
+            self.trouble = self._server.trouble
+
     def _handle(
         self, connection: Connection, frame: Frame, descriptor: int | None
     ) -> Awaitable[None] | None:

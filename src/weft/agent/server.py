@@ -204,6 +204,8 @@ class Server:
         self._handler = handler
         self._socket: socket.socket | None = None
         self._is_passed = False
+        self._place: tuple[int, int] | None = None  # device and inode of the socket's file
+        self.trouble = ""  # why nobody can connect, for a person; "" while all is well
         self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self, passed: socket.socket | None = None) -> None:
@@ -212,6 +214,7 @@ class Server:
         if passed is not None:
             passed.setblocking(False)
             self._socket, self._is_passed = passed, True
+            self._place = _place(self.path)
             return
         self.door.prepare(self.path)
         self._clear_stale()
@@ -219,6 +222,39 @@ class Server:
         self.door.bind(sock, self.path)
         sock.listen(BACKLOG)
         self._socket = sock
+        self._place = _place(self.path)
+
+    def look(self) -> None:
+        """Whether the socket is still in its place. One that somebody has removed is made again; a
+        service manager's is its own to make. What stands in the way is `trouble`, and an event."""
+        if self._socket is None or _place(self.path) == self._place:
+            self.trouble = ""
+            return
+        before, self._socket = self._socket, None
+        words = f"the socket {self.path} was removed or replaced while the agent ran"
+        try:
+            if self._is_passed:
+                raise WeftError("restart weft.socket and weft.service")
+            self.listen()
+        except (WeftError, OSError) as error:
+            self._socket = before
+            self._tell(f"{words}, and nobody can connect: {error}")
+            return
+        self.log.event("warning", "SocketRenewed", "agent", f"{words}; it was made again")
+        self.trouble = ""
+        self.loop.remove_reader(before.fileno())
+        self.serve()
+        with suppress(OSError):  # who had connected before is served
+            while True:
+                waiting, _ = before.accept()
+                waiting.setblocking(False)
+                self._welcome(waiting)
+        before.close()
+
+    def _tell(self, words: str) -> None:
+        if words != self.trouble:
+            self.trouble = words
+            self.log.event("error", "SocketLost", "agent", words)
 
     def _clear_stale(self) -> None:
         try:
@@ -322,6 +358,14 @@ class Server:
             await asyncio.wait(self._tasks, timeout=patience)
         for connection in list(self.connections):
             connection.close()
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 async def _awaited(waiting: Awaitable[None]) -> None:

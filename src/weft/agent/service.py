@@ -36,7 +36,7 @@ from weft.agent.lowering import give_way
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
 from weft.agent.pace import watch_loop
-from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers
+from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers, told
 from weft.agent.publish import Publisher
 from weft.agent.readers import Readers
 from weft.agent.reaper import Reaper
@@ -156,7 +156,7 @@ class Service:
         await self.recognition.locate()
         self.server.listen(self._passed)
         await self.recovery.bury()
-        tell_launchers(Path(self.settings.paths.socket), self.settings.attach.add_timeout)
+        self._tell_launchers()
         await self._drain()
         await self._publish()
         self.watcher.refreshed = self._host_changed
@@ -211,14 +211,25 @@ class Service:
             await asyncio.sleep(QUEUE_LOOK)
             whole = look % LOOKS_APART == 0
             try:
+                self._look_at_doors()
                 if whole:
                     self._try_again()
                 if (now := changed_at(queue)) != seen or whole:
                     seen = now
                     await self._drain()
                 await thrift.look()
-            except OSError as error:  # /run is full or gone: the next look may find it well
+            except (OSError, WeftError) as error:  # /run is full or gone: the next may find it well
                 self.log.event("error", "HouseNotKept", "node", str(error))
+
+    def _tell_launchers(self) -> None:
+        tell_launchers(Path(self.settings.paths.socket), self.settings.attach.add_timeout)
+
+    def _look_at_doors(self) -> None:
+        """Somebody may have removed the sockets, or the file beside them."""
+        self.server.look()
+        self.readers.look()
+        if not told(Path(self.settings.paths.socket)):
+            self._tell_launchers()
 
     def _forward(self) -> None:
         try:

@@ -129,6 +129,8 @@ class Reporter:
         empty = self._service.addresses.exhausted()
         reasons = [Why(reason="not-ready", message=why)] if why else []
         reasons += [Why(reason="exhausted", message=empty)] if empty else []
+        if lost := self._service.server.trouble:
+            reasons.append(Why(reason="not-ready", message=lost))
         hindered = self._service.node.hindered()
         return reasons + ([Why(reason="journal-unwritable", message=hindered)] if hindered else [])
 
