@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "weft"
 
 PURE_ROOMS = ("model", "rows", "wire", "ipam", "fabric", "firewalls", "render")
+DOORS = ("cli", "cni", "lab", "upgrade")
+"""Programs of their own, which may wait as they like."""
 EFFECTS = frozenset(
     {
         *("socket", "asyncio", "os", "subprocess", "time"),
@@ -83,6 +85,20 @@ def test_room_of_the_thinking_wing_or_ground_floor_imports_no_effects(room: str)
     ]
     assert guilty == []
     assert (SRC / room).is_dir()
+
+
+def test_nothing_that_the_agent_runs_sleeps_on_its_loop() -> None:
+    """`asyncio.sleep` lets others work; `time.sleep` holds everybody."""
+    guilty = [
+        f"{named(path)}:{node.lineno}"
+        for path in sources()
+        if path.relative_to(SRC).parts[0] not in DOORS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "sleep"
+        and not (isinstance(node.value, ast.Name) and node.value.id == "asyncio")
+    ]
+    assert guilty == []
 
 
 def test_purity_rule_sees_every_way_of_importing_an_effect() -> None:

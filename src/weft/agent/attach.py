@@ -14,6 +14,7 @@ from weft.agent.addresses import Addressed, Wish
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
 from weft.agent.node import Node
+from weft.agent.patience import again
 from weft.drivers.contract import Stage
 from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT, link_local, packed, wiring
 from weft.kernel import namespaces
@@ -23,7 +24,7 @@ from weft.model.attachment import (
     AttachmentKey,
     NamespaceId,
 )
-from weft.model.errors import Invalid, NotReady, WeftError
+from weft.model.errors import Invalid, KernelRefused, NotReady, WeftError
 from weft.render.guards import elements
 from weft.rows.base import Row
 from weft.wire.cni import Dns, Interface, Ip, Request, Result, Route, merge
@@ -172,9 +173,26 @@ class Attacher:
             raise
         self._attachments.put(attachment)
         self._laps.lap("intent")
+        return self._made(request, netns, attachment)
+
+    async def resume(self, request: Request, netns: int, refusal: KernelRefused) -> Result:
+        """`perform`, again from its first effect after the kernel refused it, if that may pass.
+        For who has the turn; raises as `perform` does, with `refusal` where it will not pass."""
+        attachment = self._attachments.get(request.key)
+        if attachment is None or attachment.state != "intent":  # undone by a DEL
+            raise refusal
+
+        def made() -> Result:
+            self._laps.mark()
+            return self._made(request, netns, attachment)
+
+        return await again(made, refusal)
+
+    def _made(self, request: Request, netns: int, attachment: Attachment) -> Result:
+        """From the intent to the promise."""
         rows = rows_of(attachment, self._node)
         self._laps.lap("rows")
-        self._engine.apply(str(key), rows, netns, self._staged)
+        self._engine.apply(str(attachment.key), rows, netns, self._staged)
         attachment = attachment.having("ready")
         self._journal.put(attachment)
         self._attachments.put(attachment)

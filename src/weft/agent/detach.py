@@ -11,8 +11,10 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from weft.agent.ground import Ground
+from weft.agent.patience import patiently
 from weft.agent.reaper import Reaper
 from weft.agent.turns import Turns
 from weft.model.attachment import Attachment, AttachmentKey
@@ -78,7 +80,7 @@ class Detacher:
             return
         self._journal_leaving(attachment)
         number = self._engine.number(attachment.host_link)
-        self._engine.withdraw(str(key))
+        await patiently(partial(self._engine.withdraw, str(key)))
         await self._delete(attachment.host_link, number)
         now = time.monotonic()
         self._addresses.release(attachment.addresses, now)

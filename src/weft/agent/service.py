@@ -36,6 +36,7 @@ from weft.agent.lowering import give_way
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
 from weft.agent.pace import watch_loop
+from weft.agent.patience import PAUSES
 from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers, told
 from weft.agent.publish import Publisher
 from weft.agent.readers import Readers
@@ -59,7 +60,7 @@ from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
 from weft.kernel import sysctl
-from weft.model.errors import PeerFault, WeftError
+from weft.model.errors import KernelRefused, PeerFault, WeftError
 from weft.model.kernel_release import require_supported
 from weft.model.settings import SETTINGS_PATH, Settings
 from weft.observe.counts import Laps
@@ -78,6 +79,8 @@ class Service:
 
     settings_file = SETTINGS_PATH
     """Where the settings were read from; only told."""
+
+    _soon: asyncio.TimerHandle | None = None  # the node's rules, once more
 
     def __init__(self, settings: Settings, supervision: Supervision | None = None) -> None:
         """`supervision`: what a service manager gave; by default, nothing."""
@@ -176,17 +179,21 @@ class Service:
         """Why the store is new, or ""."""
         return self._file.report or ("the store was not there" if self._file.is_new else "")
 
-    def _reprogram(self) -> None:
+    def _reprogram(self, pauses: Sequence[float] = PAUSES) -> None:
+        """Tried again after each of `pauses` as long as the kernel puts it off."""
         try:
             self.node.program(self.addresses.pool_prefixes(), self.addresses.block_prefixes())
         except WeftError as error:
             self.log.event("error", "NodeNotProgrammed", "node", error.message)
+            if pauses and isinstance(error, KernelRefused) and error.passes:
+                loop = asyncio.get_running_loop()
+                self._soon = loop.call_later(pauses[0], self._try_again, pauses[1:])
         self.firewalls.again()
 
-    def _try_again(self) -> None:
+    def _try_again(self, pauses: Sequence[float] = ()) -> None:
         """What kept ADD from being served may have passed."""
         if self.node.not_ready() is not None:
-            self._reprogram()
+            self._reprogram(pauses)
             self._forward()
 
     async def _host_changed(self) -> None:
@@ -256,6 +263,8 @@ class Service:
     async def stop(self) -> None:
         """Finish what runs, leave the kernel as it is: containers go on talking."""
         self.health.stop()
+        if self._soon is not None:
+            self._soon.cancel()
         self.watcher.stop()
         self.firewalls.stop()
         for task in (self._housekeeping, self._watchman):

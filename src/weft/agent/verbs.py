@@ -22,7 +22,7 @@ from weft.agent.refusals import told
 from weft.agent.server import Connection
 from weft.agent.turns import Turns
 from weft.model.attachment import AttachmentKey
-from weft.model.errors import Invalid, NotReady, WeftError
+from weft.model.errors import Invalid, KernelRefused, NotReady, WeftError
 from weft.observe.counts import REQUEST_BOUNDS, Histogram
 from weft.wire.cni import (
     Command,
@@ -113,7 +113,7 @@ class Verbs:
         try:
             heard = session.succeed(self._attacher.perform(request, session.netns, assigned))
         except Exception as error:  # whatever it is, what has begun is undone
-            return self._guarded(session, self._undo(session, key, told(error)))
+            return self._guarded(session, self._retried(session, request, error))
         self._laps.lap("answer")
         return None if heard else self._guarded(session, self._unheard(session, key))
 
@@ -128,17 +128,30 @@ class Verbs:
             self._laps.mark(begun)
             self._laps.lap("plan")
             try:
-                if session.succeed(self._attacher.perform(request, session.netns, assigned)):
-                    self._laps.lap("answer")
-                    return
+                heard = session.succeed(self._attacher.perform(request, session.netns, assigned))
+                self._laps.lap("answer")
             except Exception as error:  # whatever it is, what has begun is undone
-                raise await self._attacher.undo(key, told(error)) from error
-        await self._unheard(session, key)
+                heard = await self._resumed(session, request, error)
+        if not heard:
+            await self._unheard(session, key)
 
-    async def _undo(self, session: _Session, key: AttachmentKey, error: WeftError) -> None:
-        async with self._turns.deleting(key):
-            cause = await self._attacher.undo(key, error)
-        session.fail(cause)
+    async def _retried(self, session: _Session, request: Request, error: Exception) -> None:
+        async with self._turns.deleting(request.key):
+            heard = await self._resumed(session, request, error)
+        if not heard:
+            await self._unheard(session, request.key)
+
+    async def _resumed(self, session: _Session, request: Request, error: Exception) -> bool:
+        """What failed, made after all and answered - False if the launcher was gone -, or undone.
+        Raises the error to answer."""
+        try:
+            if not isinstance(error, KernelRefused):
+                raise error
+            assert session.netns is not None  # it has been used
+            result = await self._attacher.resume(request, session.netns, error)
+            return session.succeed(result)
+        except Exception as last:
+            raise await self._attacher.undo(request.key, told(last)) from last
 
     async def _unheard(self, session: _Session, key: AttachmentKey) -> None:
         """The launcher went away before it could be answered: nobody knows of this attachment."""

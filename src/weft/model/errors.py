@@ -10,6 +10,13 @@ from __future__ import annotations
 
 import errno as _errno
 
+PASSING = frozenset(
+    (_errno.EAGAIN, _errno.EBUSY, _errno.EINTR, _errno.ENOBUFS, _errno.ENOMEM, _errno.ERESTART)
+)
+"""What the kernel answers when it has no room, or is at work, just now. EBUSY and ENOMEM: also a
+hashed set that is being enlarged (rhashtable_insert_rehash). EBUSY also means that something is in
+use, which need not pass: whoever tries again, tries a bounded number of times."""
+
 
 class WeftError(Exception):
     """Root of the tree. `message` is for a person; `reason` is a key of `model.reasons`."""
@@ -90,6 +97,11 @@ class KernelRefused(WeftError):
         self.errno = errno
         self.operation = operation
         self.row = row
+
+    @property
+    def passes(self) -> bool:
+        """Whether the kernel may take the same request a moment later."""
+        return self.errno in PASSING
 
 
 class PeerFault(WeftError):

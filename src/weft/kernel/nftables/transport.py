@@ -4,12 +4,13 @@ A transaction is begin, messages, end in one send; the kernel does all of it or 
 answers every message that it would not take. Only the last message asks to be acknowledged, so a
 success costs one answer. A removal of what is gone fails the whole transaction (ENOENT;
 NFT_MSG_DESTROY* only from Linux 6.3): it is sent again without the removals that were refused.
+What the kernel puts off is sent once more at once, and then refused: nothing here pauses, because
+the agent's loop may be waiting. Who can wait tries again later (`agent.patience`).
 """
 
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Iterator, Sequence
 
 from weft.kernel.netlink import (
@@ -36,16 +37,13 @@ from weft.kernel.nftables.messages import (
     kind_of,
     read_number,
 )
-from weft.model.errors import KernelRefused
+from weft.model.errors import PASSING, KernelRefused
 from weft.rows.rules import Chain, Element, Family, Oddity, Rule, Set, Table
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7
 
 _TRIES = 8
-_PAUSE = 0.002
-_AGAIN = frozenset((errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ERESTART))
-"""What passes by itself: another's transaction in between, an interrupted or overflown one."""
 
 
 class Nftables:
@@ -84,7 +82,8 @@ class Nftables:
 
     def _repeated(self, messages: Sequence[bytes], end: list[bytes]) -> list[Failure]:
         places = in_order(messages)
-        for attempt in range(_TRIES):
+        repeated = False
+        for _ in range(_TRIES):
             if not places:
                 return []
             failures = self._once([messages[place] for place in places], end)
@@ -97,12 +96,10 @@ class Nftables:
             }
             if missing:
                 places = [place for at, place in enumerate(places) if at not in missing]
-            elif not all(each.errno in _AGAIN for each in failures):
+            elif repeated or not all(each.errno in PASSING for each in failures):
                 break
-            elif attempt:
-                # EBUSY is also what a set in use answers: a bounded number of short pauses, which
-                # only a contended or a wrong transaction pays
-                time.sleep(_PAUSE)
+            else:
+                repeated = True
         return [Failure(places[each.index], each.errno, each.words) for each in failures]
 
     def _once(self, messages: Sequence[bytes], end: list[bytes]) -> list[Failure]:
@@ -170,7 +167,10 @@ class Nftables:
         Only for sets without intervals, where the kernel finds an element by its key.
         """
         requests = [_with_ack(elements.get_element(schema, row)) for row in rows]
-        answers, failures = self._socket.exchange(requests)
+        try:
+            answers, failures = self._socket.exchange(requests)
+        except OSError as error:  # as in `_dump`
+            raise KernelRefused(error.errno or errno.EIO, "read", schema.name) from error
         for failure in failures:
             if failure.errno != errno.ENOENT:
                 raise KernelRefused(failure.errno, "read", str(rows[failure.index]), failure.words)
@@ -217,6 +217,8 @@ class Nftables:
             if failure.errno == errno.ENOENT:
                 return []
             raise KernelRefused(failure.errno, "read packet rules", hint=failure.words) from failure
+        except OSError as error:  # ENOBUFS: no room for the request, or for the answer
+            raise KernelRefused(error.errno or errno.EIO, "read packet rules") from error
 
 
 def _asking(message: bytes) -> tuple[int, int, int, int, int]:
