@@ -20,7 +20,7 @@ from weft.lab.nodes import CLEAN_PATH, Node
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WRITTEN = ("/usr/local", "/usr/lib/cni", "/var/log")
-STATE = (*snapshot.STATE, *WRITTEN[1:], "/usr/local/bin", "/opt", "/etc/systemd")
+STATE = (*snapshot.STATE, *WRITTEN[1:], "/usr/local/bin", "/opt", "/etc/systemd", "/run/weft-query")
 ENVIRONMENT = {"PATH": CLEAN_PATH, "WEFT_VENV": sys.prefix, "HOME": "/root", "TERM": "dumb"}
 
 

@@ -30,6 +30,10 @@ def good(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
+def sh(box: Machine, line: str) -> str:
+    return good(box.run(["sh", "-ec", line]))
+
+
 def add(box: Machine, name: str) -> None:
     """Attach a container that is not the demo's, in a namespace that is there."""
     conf = json.dumps({"cniVersion": "1.1.0", "name": "weft", "type": "weft"})
@@ -137,10 +141,21 @@ def test_down_by_force_detaches_foreign_containers_too(box: Machine) -> None:
 
 
 def test_down_without_a_running_agent_gives_back_everything(box: Machine) -> None:
+    """Also what only settings bring: the group's socket, rules that another firewall was asked for;
+    and what trouble leaves in directories of ours."""
+    sh(box, "mkdir -p /etc/weft; iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER")
+    sh(box, "printf 'socket: {group: 4343}\nforeignFirewall: admit\n' >/etc/weft/weft.yaml")
     before = box.state()
     good(box.dev("up"))
-    good(box.run(["sh", "-c", "kill -9 -$(cut -d' ' -f1 /run/weft/supervisor.pid)"]))
+    sh(box, "iptables -P FORWARD DROP")
+    sh(box, "for i in $(seq 200); do iptables -S DOCKER-USER | grep weft && exit; sleep 0.05; done")
+    assert "weft admits pods" in sh(box, "iptables -S DOCKER-USER")
+    sh(box, "test -S /run/weft-query/query.sock; test -s /var/lib/weft/given.json")
+    sh(box, "kill -9 -$(cut -d' ' -f1 /run/weft/supervisor.pid)")
+    sh(box, "mkdir /var/lib/weft/upgrade; touch /var/lib/weft/upgrade/record.json")
+    sh(box, "touch /var/lib/weft/store.db.damaged-1 /run/weft/journal.db.unsafe-1")
     good(box.dev("down"))
+    sh(box, "iptables -P FORWARD ACCEPT")
     assert box.changes_since(before) == []
 
 

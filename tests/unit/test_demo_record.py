@@ -156,7 +156,8 @@ def test_every_place_is_in_the_footprint() -> None:
     names = {line.split()[1] for line in lines if line.strip() and not line.startswith("#")}
     files = [places.ON_PATH, places.CNI_BIN / places.PLUGIN, places.CNI_BIN_DEBIAN / places.PLUGIN]
     units = [places.UNITS / name for name in places.UNIT_NAMES]
-    trees = [places.STATE, places.RUN, places.LOGS, places.NETNS, places.CNI_BIN, places.CNI_CONF]
+    trees = [places.STATE, places.RUN, places.QUERY, places.LOGS, places.NETNS]
+    trees += [places.CNI_BIN, places.CNI_CONF]
     spaces = [places.NETNS / name for name in (*places.CONTAINERS, places.OUTSIDE)]
     wanted = {str(p) for p in (*files, places.CONFLIST, places.SUPERVISOR, *units, *trees, *spaces)}
     assert wanted - names == set()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from weft.model.settings import PathSettings
+
 CHECKOUT = Path(__file__).resolve().parents[4]
 PROGRAM = Path(sys.executable).parent / "weft"
 ON_PATH = Path("/usr/local/bin/weft")
@@ -17,6 +19,7 @@ PLUGIN = "weft"
 
 RUN = Path("/run/weft")
 SOCKET = RUN / "agent.sock"
+QUERY = Path(PathSettings().query_socket).parent  # only where the settings name a group
 STATE = Path("/var/lib/weft")
 RECORD = STATE / "undo.jsonl"
 LOGS = Path("/var/log/weft")
