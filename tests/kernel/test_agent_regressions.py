@@ -245,3 +245,26 @@ def test_a_socket_that_was_removed_is_made_again(
     assert {"agent.sock", "add-timeout", "journal.db"} <= names
     assert node.path("/run/weft/agent.sock").stat().st_mode & 0o777 == 0o600
     assert runtime.delete(wanted).is_good
+
+
+def test_a_node_whose_rules_were_taken_away_while_they_change_is_ready_at_once(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node, "ruleset: {protected: never}\n")
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    os.kill(pid, signal.SIGSTOP)  # it hears of the flush together with the ADD
+    awake = Timer(0.5, os.kill, (pid, signal.SIGCONT))
+    awake.start()
+    try:
+        assert node.run(["nft", "delete", "table", "inet", "weft"]).returncode == 0
+        first = runtime.add(wanted)  # claims a block, which changes the rules
+    finally:
+        awake.join()
+    assert first.is_good or runtime.add(wanted).is_good
+    assert runtime.status().is_good
+    log = node.path(cluster.AGENT_LOG).read_text()
+    assert "NodeNotProgrammed" not in log
+    assert runtime.check(wanted).is_good
+    assert runtime.delete(wanted).is_good

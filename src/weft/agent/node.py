@@ -29,7 +29,7 @@ from weft.kernel.host import HostLink, HostView, Network, read_host, read_links
 from weft.kernel.netlink import Socket
 from weft.kernel.routes import PROTOCOL
 from weft.model.attachment import LINK_PREFIX
-from weft.model.errors import WeftError
+from weft.model.errors import KernelRefused, WeftError
 from weft.model.settings import Settings
 from weft.render.ruleset import NodeRules, node_rows
 from weft.render.sets import TABLE
@@ -122,15 +122,21 @@ class Node:
             )
         )
         try:
-            if self._guarded:
-                self._engine.apply(OWNER, rows)
-            else:
+            if not (self._guarded and self._is_applied(rows)):
                 self._take_over(rows)
         except WeftError as error:
             self._trouble = f"the packet rules cannot be set: {error.message}"
             self._guarded = False
             raise
         self._guarded = True
+
+    def _is_applied(self, rows: Sequence[Row]) -> bool:
+        """Change what is believed to stand; False where somebody has just taken it away."""
+        try:
+            self._engine.apply(OWNER, rows)
+        except KernelRefused:
+            return False
+        return True
 
     def _take_over(self, rows: Sequence[Row]) -> None:
         """Make the rules of the node and of all attachments true, believing nothing."""

@@ -32,9 +32,11 @@ class Publisher:
         self._name = name
         self._boot_id = boot_id
         self._log = log
+        self.not_ready: str | None = None  # why the node is not, as it was said last
 
     async def publish(self, facts: Facts, not_ready: str | None) -> None:
         """Write the status if it differs from what the store has; a failure is an event."""
+        self.not_ready = not_ready
         status = self._status(facts, not_ready)
         try:
             for _ in range(TRIES):

@@ -203,6 +203,10 @@ class Service:
     async def _publish(self) -> None:
         await self.publisher.publish(self.node.facts, self.node.not_ready())
 
+    async def _publish_readiness(self) -> None:
+        if self.node.not_ready() != self.publisher.not_ready:
+            await self._publish()
+
     async def _drain(self) -> None:
         await self.recovery.drain(Path(self.settings.paths.queue))
 
@@ -212,15 +216,20 @@ class Service:
         if not self.readers.is_open:
             await self.readers.open()
         queue = Path(self.settings.paths.queue)
-        seen = 0
+        seen, wait, due = 0, 1, 1
         thrift = Thrift(self.verbs.counts.total)
         for look in itertools.count(1):
             await asyncio.sleep(QUEUE_LOOK)
             whole = look % LOOKS_APART == 0
             try:
                 self._look_at_doors()
-                if whole:
+                if self.node.not_ready() is None:
+                    wait, due = 1, look + 1
+                elif look >= due:
                     self._try_again()
+                    wait = min(LOOKS_APART, wait * 2)
+                    due = look + wait
+                await self._publish_readiness()
                 if (now := changed_at(queue)) != seen or whole:
                     seen = now
                     await self._drain()
