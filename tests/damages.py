@@ -3,7 +3,7 @@
 A command runs in the node, by the real `ip`, `nft` and `sysctl`, as another process. Words in
 braces are of one container: its link, addresses and hardware address. `opens`: forged packets may
 pass until it is mended, because rules that are not protected are gone, or a link that bears another
-name or is a port of a bridge is not told from somebody else's.
+name and group, or is a port of a bridge, is not told from somebody else's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class Damage(NamedTuple):
 def _links() -> list[Damage]:
     return [
         Damage("link down", "ip link set {link} down"),
-        Damage("link renamed", "ip link set {link} name stolen0", opens=True),
+        Damage("link renamed", "ip link set {link} name stolen0"),
+        Damage("link renamed and of another group", "ip link set {link} name stolen0 group 0",
+               opens=True),
         Damage("link down and renamed", "ip link set {link} down; ip link set {link} name stolen0"),
         Damage("link with another MTU", "ip link set {link} mtu 1300"),
         Damage("link with another MAC", "ip link set {link} address 02:00:00:00:00:77"),
@@ -34,7 +36,7 @@ def _links() -> list[Damage]:
         Damage("link in a bridge", "ip link set {link} master foreign0", opens=True),
         Damage("address on the link", "ip addr add 192.0.2.77/24 dev {link}"),
         Damage("IPv6 address on the link", "ip addr add 2001:db8:77::1/64 dev {link}"),
-    ]
+    ]  # fmt: skip
 
 
 def _routes() -> list[Damage]:
@@ -199,7 +201,7 @@ table bridge weft {
 """
 
 FOREIGN = """
-ip link add foreign0 address 02:00:00:00:00:0f type bridge forward_delay 0
+ip link add foreign0 address 02:00:00:00:00:0f type bridge forward_delay 0 ageing_time 8640000
 ip link set foreign0 addrgenmode none
 ip link set foreign0 up alias theirs
 ip link property add dev foreign0 altname wfforeign

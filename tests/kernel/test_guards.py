@@ -12,6 +12,7 @@ import random
 import select
 import signal
 import socket
+import time
 from collections.abc import Iterable, Iterator
 
 import frames as f
@@ -26,9 +27,12 @@ from guarded_node import (
     NODE6,
     OUTSIDE4,
     OUTSIDE6,
+    UNROUTED4,
     GuardedNode,
+    eyes,
     promise,
     rows_of,
+    run,
     tap,
 )
 from namespace_fixture import new_namespace, on_a_node
@@ -386,3 +390,41 @@ def _one_early_sender(node: GuardedNode, number: int) -> int:
     assert set(delete_links(names).values()) <= {0}
     os.close(inside)
     return node.dropped("spoofed") - before
+
+
+def _forged_and_honest(node: GuardedNode) -> list[bytes]:
+    """What a pod may not say, what it may, and a question that nobody should learn from."""
+    me, to = node.attacker, node.victim.ip4
+    strange, said = UNROUTED4, f.udp(me.ip4, to, (1, 2), b"x")
+    return [
+        node.packet(f.ipv4(strange, to, f.UDP, said)),
+        node.packet(f.ipv4(me.ip4, to, f.UDP, said)),
+        f.ether(b"\xff" * 6, me.mac, f.ARP, f.arp(1, me.mac, me.ip4, bytes(6), NODE4)),
+    ]
+
+
+@on_a_node
+def test_what_comes_from_a_renamed_link_is_dropped_also_without_an_agent() -> None:
+    node = GuardedNode()
+    node.engine.apply("eyes", eyes("stolen0"))
+    node.drain()
+    run("ip", "link", "set", node.attacker.link, "name", "stolen0")
+    node.send(_forged_and_honest(node))
+    deadline = time.monotonic() + 5
+    while (node.dropped("spoofed"), node.dropped("arp")) < (2, 1) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run("ip", "link", "set", "stolen0", "name", node.attacker.link)
+    assert (node.dropped("spoofed"), node.dropped("arp")) == (2, 1)
+    assert {name: packets for name, (packets, _) in node.rules.counters("eyes").items()} == {
+        name: 0 for name in NOTHING if name not in ("victim", "outside")
+    }
+    assert node.waiting(node.victim.raw) == []
+
+
+@on_a_node
+def test_a_link_of_another_group_is_known_by_its_name() -> None:
+    node = GuardedNode()
+    run("ip", "link", "set", node.attacker.link, "group", "0")
+    forged, _, asked = _forged_and_honest(node)
+    assert node.watch([forged, asked]) == NOTHING
+    assert (node.drops["spoofed"], node.drops["arp"]) == (1, 1)

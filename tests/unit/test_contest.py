@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from weft.agent.contest import FIRST, LONGEST, OFTEN, OVER, WITHIN, Contest
+from weft.agent.mending import shown
+from weft.rows.base import Place
+from weft.rows.rules import Family
 
 KEY = ("Route", "ours")
 OTHER = ("Route", "quiet")
@@ -58,3 +61,14 @@ def test_a_row_that_is_left_alone_is_mended_at_once_again() -> None:
     assert subject.over(now + OVER + 1) == [KEY]
     assert subject.contested() == []
     assert subject.until(KEY, now + OVER + 1) == 0
+
+
+def test_who_reads_the_status_sees_which_row_it_is() -> None:
+    link, mac, ip = b"wfaaaaaaaaaaaaa", bytes.fromhex("0a0000000001"), bytes((10, 244, 0, 2))
+    assert shown(("Route", Place.HOST, 254, ip, 32, 0)) == "the route to 10.244.0.2/32 in table 254"
+    assert shown(("Neighbour", Place.HOST, "wfaaaaaaaaaaaaa", bytes(15) + b"\1")) == (
+        "neighbour host wfaaaaaaaaaaaaa ::1"
+    )
+    assert shown(("Element", Family.INET, "weft", "guard4", (link, mac, ip))) == (
+        "element inet weft guard4 wfaaaaaaaaaaaaa . 0a:00:00:00:00:01 . 10.244.0.2"
+    )

@@ -22,6 +22,8 @@ from weft.drivers.engine import Engine
 from weft.drivers.rules import RulesTransport
 from weft.drivers.strays import KINDS, strays, words
 from weft.drivers.surroundings import Host
+from weft.model.addresses import address_of
+from weft.model.attachment import LINK_PREFIX
 from weft.render.sets import TABLE
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Veth
@@ -203,15 +205,27 @@ class Mender:
 
 def shown(key: RowKey) -> str:
     """A key for people."""
+    if key[0] == "Route":
+        _, _, table, dst, prefix, _ = key
+        return f"the route to {_octets(dst)}/{prefix} in table {table}"
     parts = []
     for part in key:
         if isinstance(part, bytes):
-            parts.append(part.decode() if part.isascii() and part[:2] == b"wf" else part.hex())
+            parts.append(_octets(part))
         elif isinstance(part, tuple):
-            parts.append("/".join(each.hex() for each in part))
+            parts.append(" . ".join(map(_octets, part)))
         else:
             parts.append(str(getattr(part, "name", part)).lower())
     return " ".join(parts)
+
+
+def _octets(part: bytes) -> str:
+    """Names, hardware and IP addresses as people write them."""
+    if part[:2] == LINK_PREFIX.encode() and part.isascii():
+        return part.rstrip(b"\0").decode()
+    if len(part) in (4, 16):
+        return str(address_of(4 if len(part) == 4 else 6, int.from_bytes(part, "big")))
+    return part.hex(":")
 
 
 def arena(key: RowKey) -> RowKey:

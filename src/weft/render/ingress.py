@@ -55,7 +55,7 @@ def chains() -> tuple[Chain, ...]:
             name="from-pods",
             hook=Hook(type="filter", number=_NF_INET_PRE_ROUTING, priority=PRIORITY),
             rules=(
-                (*p.not_named("iifname"), p.ACCEPT),
+                (*p.from_elsewhere(), p.ACCEPT),
                 (*p.sender(4), p.goto("listed4")),
                 (*p.sender(6), p.goto("listed6")),
                 (p.goto("unlisted"),),

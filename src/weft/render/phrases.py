@@ -1,17 +1,19 @@
 """The vocabulary of our rules: short names for the expressions that they are made of.
 
 Our links are known by the first two octets of their names. A set of our links' names would be
-exact, but a link that is missing from it would go unguarded, and a name cannot be missing. The
-rare foreign link that begins alike is listed in the set `strangers`, and only what would be
-dropped is looked up there. The words chosen are those that `nft list ruleset` prints in a form
-that `nft -f` reads again: a saved ruleset that fails to load would leave a host without any.
+exact, but a link that is missing from it would go unguarded, and a name cannot be missing. One that
+somebody renames is still known by its group, which it has from the message that makes it; what
+comes from it is on no list then, and dropped. The rare foreign link that begins alike is listed in
+the set `strangers`, and only what would be dropped is looked up there. The words chosen are those
+that `nft list ruleset` prints in a form that `nft -f` reads again: a saved ruleset that fails to
+load would leave a host without any.
 """
 
 from __future__ import annotations
 
 import struct
 
-from weft.model.attachment import LINK_PREFIX
+from weft.model.attachment import LINK_PREFIX, LIVE_GROUP
 from weft.render.sets import STRANGERS
 from weft.rows.rules import (
     Bitwise,
@@ -32,6 +34,7 @@ ROUTING, FRAGMENT = 43, 44
 
 _PREFIX = LINK_PREFIX.encode()
 _ETHERNET = struct.pack("=H", 1)  # ARPHRD_ETHER, in the host's order
+_GROUP = struct.pack("=I", LIVE_GROUP)
 _INVALID = struct.pack("=I", 1)  # NF_CT_STATE_INVALID_BIT, in the host's order
 
 ACCEPT = Verdict(verdict="accept")
@@ -62,6 +65,12 @@ def named(side: str) -> Words:
 def not_named(side: str) -> Words:
     """The link is certainly not ours."""
     return (Meta(key=side), Compare(op="!=", value=_PREFIX))
+
+
+def from_elsewhere() -> Words:
+    """The packet's link is certainly not ours, by its name nor by its group."""
+    group = (Meta(key="iifgroup"), Compare(op="!=", value=_GROUP))
+    return (*not_named("iifname"), *group)
 
 
 def strange(side: str, *, inside: bool = True) -> Words:

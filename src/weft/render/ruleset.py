@@ -242,6 +242,10 @@ def _arp(names: tuple[str, ...]) -> tuple[Row, ...]:
             table=TABLE,
             name="from-pods",
             hook=Hook(type="filter", number=_NF_ARP_IN, priority=0),
-            rules=((*p.ours("iifname"), p.refuse("arp")),),
+            rules=(
+                (*p.from_elsewhere(), p.ACCEPT),
+                (*p.strange("iifname"), p.ACCEPT),
+                (p.refuse("arp"),),
+            ),
         ),
     )
