@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from weft.drivers.rules import Rules, RulesTransport
 from weft.drivers.surroundings import Host
 from weft.kernel.netlink import Socket
 from weft.main import main
+from weft.model.errors import KernelRefused
 from weft.render.ruleset import NodeRules, node_rows
 from weft.rows.rules import Table
 
@@ -152,6 +154,29 @@ def test_an_owner_that_comes_meanwhile_keeps_all_of_its_tables() -> None:
     assert len(_tables()) == 2
     one = next(row for row in kept.standing("weft") if isinstance(row, Table))
     assert one.owner == kept.tables.port
+
+
+@on_a_node
+def test_what_the_kernel_puts_off_is_tried_again_a_bounded_number_of_times() -> None:
+    _make().close()
+    send, refused = Socket.send, 0
+
+    def crowded(self: Socket, messages: Sequence[bytes], *, quiet: bool = False) -> int:
+        nonlocal refused
+        if len(messages) > 2 and refused < 5:  # a transaction, not a question
+            refused += 1
+            raise OSError(errno.ENOBUFS, "no room")
+        return send(self, messages, quiet=quiet)
+
+    Socket.send = crowded  # type: ignore[method-assign]
+    rules.remove()
+    assert (_tables(), refused) == ([], 5)
+    _make().close()
+    rules.TRIES, refused = 2, -100
+    with pytest.raises(KernelRefused, match="ENOBUFS"):
+        rules.remove()
+    Socket.send = send  # type: ignore[method-assign]
+    assert len(_tables()) == 2
 
 
 def _attach(link: str) -> None:

@@ -7,6 +7,8 @@ all; one that has an owner refuses it (EPERM).
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from weft.drivers.rules import FAMILIES, RulesTransport
@@ -19,6 +21,9 @@ from weft.model.attachment import ALIAS_MARK
 from weft.model.errors import KernelRefused, WeftError
 from weft.render.sets import TABLE
 from weft.rows.rules import Chain, Element, Set, Table
+
+TRIES = 50
+PAUSE = 0.02  # seconds between two of them
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +69,20 @@ def _counted(table: Table, rows: list[Table | Set | Element | Chain]) -> Standin
 
 
 def remove() -> None:
-    """Remove all of them, or none; done when there are none. Raises WeftError with the holder where
-    one is somebody's, KernelRefused for all else."""
+    """Remove all of them, or none; done when there are none. What the kernel puts off is tried
+    again, TRIES times. Raises WeftError with the holder where one is somebody's, KernelRefused for
+    all else."""
+    for left in reversed(range(TRIES)):
+        try:
+            _remove_once()
+            return
+        except KernelRefused as refused:
+            if not refused.passes or not left:
+                raise
+        time.sleep(PAUSE)
+
+
+def _remove_once() -> None:
     transport = RulesTransport()
     try:
         found = [
