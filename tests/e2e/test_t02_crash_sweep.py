@@ -14,7 +14,9 @@ from weft.lab import entering, snapshot
 from weft.lab.crash import aftermath
 from weft.lab.crash.aftermath import Scene
 from weft.lab.crash.faults import Fault, faults
-from weft.lab.crash.sweep import Plan, Report, Sweeper, Trial
+from weft.lab.crash.plan import Plan, Report, Trial
+from weft.lab.crash.stage import BYSTANDERS, SUBJECTS
+from weft.lab.crash.sweep import Sweeper
 from weft.lab.crash.tracing import Point
 
 SEED = 2
@@ -72,6 +74,41 @@ def test_a_call_that_fails_gives_a_clean_answer_and_the_state_before(
         seed=SEED,
     )
     _judge(sweeper.carry_out(plan, print), count)
+
+
+CHANGES = (
+    ("ip route add blackhole 192.0.2.77/32", "ip route del blackhole 192.0.2.77/32", None),
+    ("ip -6 route add blackhole 2001:db8::7", "ip -6 route del blackhole 2001:db8::7", SUBJECTS[0]),
+    ("ip link add d0 type veth peer name d1", "ip link del d0", None),
+    ("ip link set lo mtu 1500", "ip link set lo mtu 65536", SUBJECTS[1]),
+    ("ip addr add 192.0.2.7/32 dev lo", "ip addr del 192.0.2.7/32 dev lo", BYSTANDERS[0]),
+    ("ip rule add from 192.0.2.7 lookup 77", "ip rule del from 192.0.2.7 lookup 77", None),
+    (
+        "ip neigh add 198.51.100.99 lladdr 02:00:00:00:00:01 nud permanent dev eth0",
+        "ip neigh del 198.51.100.99 dev eth0",
+        None,
+    ),
+    ("tc qdisc add dev eth0 root pfifo", "tc qdisc del dev eth0 root", None),
+    ("ip link set eth0 alias changed", "ip link set eth0 alias ''", None),
+    ("touch /run/weft/changed", "rm /run/weft/changed", None),
+    ("nft add table inet changed", "nft delete table inet changed", None),
+    (
+        "echo 1 >/proc/sys/net/ipv4/conf/lo/arp_filter",
+        "echo 0 >/proc/sys/net/ipv4/conf/lo/arp_filter",
+        None,
+    ),
+)
+
+
+def test_a_glimpse_sees_whatever_a_look_sees(sweeper: Sweeper) -> None:
+    """The sweep compares octets of dumps first: they must differ when anything does."""
+    stage = sweeper.player.stage
+    for change, back, pod in CHANGES:
+        assert not stage.differs(), f"before {change}"
+        assert stage.node.run(["sh", "-ec", change], pod=pod).returncode == 0, change
+        assert stage.differs(), change
+        stage.node.run(["sh", "-ec", back], pod=pod)
+    assert stage.left() == []
 
 
 def test_the_sweep_names_what_is_left_and_goes_on_with_a_new_stage(

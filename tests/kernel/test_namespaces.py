@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,35 @@ def test_a_refused_sysctl_is_told_and_the_others_are_written() -> None:
     assert [at for at, _ in sysctl.write(messages)] == [0, 2, 3]
     assert sysctl.read("net/ipv4/ip_forward") == "1"
     assert sysctl.read("net/ipv4/conf/nosuch/rp_filter") is None
+
+
+class _Overtaken(sysctl.Files):
+    """Something happens between opening a file and reading it."""
+
+    def __init__(self, act: Callable[[int], object]) -> None:
+        super().__init__()
+        self._act = act
+
+    def _open(self, path: bytes, flags: int) -> int:
+        fd = super()._open(path, flags)
+        self._act(fd)
+        return fd
+
+
+@on_a_node
+def test_a_link_that_goes_while_its_sysctl_is_read_has_none() -> None:
+    subprocess.run(["ip", "link", "add", "gone0", "type", "veth", "peer", "gone1"], check=True)
+    delete = ["ip", "link", "del", "gone0"]
+    files = _Overtaken(lambda fd: subprocess.run(delete, check=True))
+    assert files.read("net/ipv4/conf/gone0/rp_filter") is None
+
+
+@on_a_node
+def test_a_sysctl_that_cannot_be_read_is_an_error_of_the_kernel() -> None:
+    other = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    files = _Overtaken(lambda fd: os.dup2(other, fd))
+    with pytest.raises(KernelRefused, match=r"read the sysctl net/ipv4/ip_forward: EISDIR"):
+        files.read("net/ipv4/ip_forward")
 
 
 @on_a_node

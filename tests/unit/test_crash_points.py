@@ -10,8 +10,8 @@ from cli_run import run
 from weft.lab.crash import report
 from weft.lab.crash.effects import can_fail, is_effect
 from weft.lab.crash.faults import Fault, faults
-from weft.lab.crash.sweep import Report, Result, Trial
-from weft.lab.crash.tracing import Point, read, spelled, struck
+from weft.lab.crash.plan import Report, Result, Trial
+from weft.lab.crash.tracing import Injection, Point, read, spelled, struck
 from weft.model.errors import Invalid
 
 LOG = """\
@@ -81,7 +81,7 @@ def test_opening_a_file_is_an_effect_only_if_it_may_make_it() -> None:
     ],
 )
 def test_a_fault_tells_strace_when(word: str, injection: str) -> None:
-    assert Fault(word).injection("write", 3) == injection
+    assert Fault(word).injection("write", 3) == Injection("write", injection)
 
 
 def test_faults_by_their_words() -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from weft.lab.crash import report
 from weft.lab.crash.aftermath import FOLLOW_UPS
 from weft.lab.crash.faults import faults
-from weft.lab.crash.sweep import Plan, sweep
+from weft.lab.crash.plan import Plan
+from weft.lab.crash.sweep import sweep
 from weft.lab.crash.tracing import Point, spelled, strace
 from weft.lab.crash.verbs import VERBS, Victim
 from weft.model.errors import Invalid

@@ -14,6 +14,8 @@ import errno
 import os
 from collections.abc import Sequence
 
+from weft.model.errors import KernelRefused
+
 ROOT = b"/proc/sys/"
 _ANCHOR = 3
 """Components of a path that are looked up once: `net/ipv6/conf`, `net/ipv4/neigh`."""
@@ -53,15 +55,18 @@ class Files:
         return refused
 
     def read(self, path: str) -> str | None:
-        """The value without its line end; None where there is no such file."""
+        """The value without its line end; None where there is no such file, also when its link
+        goes while it is read (proc_sys_read answers ENOENT then). Raises KernelRefused."""
         try:
             fd = self._open(path.encode(), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(fd, 4096).decode(errors="replace").strip()
+            finally:
+                os.close(fd)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
-            return os.read(fd, 4096).decode(errors="replace").strip()
-        finally:
-            os.close(fd)
+        except OSError as error:
+            raise KernelRefused(error.errno or errno.EIO, "read the sysctl", path) from error
 
     def _open(self, path: bytes, flags: int) -> int:
         if b"/../" in path:

@@ -52,6 +52,7 @@ arp_ignore arp_notify autoconf disable_ipv6 forwarding keep_addr_on_down log_mar
 proxy_arp_pvlan proxy_ndp route_localnet rp_filter send_redirects
 """
 _SYSCTLS = tuple(_SYSCTL_WORDS.split())
+_SYSCTL_ROOT = Path("/proc/sys/net")
 _GLOBAL = (
     "ipv4/ip_forward",
     "bridge/bridge-nf-call-iptables",
@@ -67,9 +68,9 @@ def take(network: str | Path = entering.OWN, state: Sequence[str | Path] = STATE
         for name, argv in _IP.items():
             found[name] = items(entering.output(entering.OWN, argv))
         if shutil.which("nft"):
-            found["nftables"] = Counter(_ruleset(entering.output(entering.OWN, _NFT)))
-        found["sysctls"] = Counter(_sysctls())
-    found["files"] = Counter(line for top in state for line in _files(Path(top)))
+            found["nftables"] = rules()
+        found["sysctls"] = sysctls()
+    found["files"] = Counter(line for top in state for line in files(Path(top)))
     return found
 
 
@@ -100,6 +101,11 @@ def _settle(value: Any) -> Any:
     return value
 
 
+def rules() -> Counter[str]:
+    """Everything of nftables in the calling thread's network namespace."""
+    return Counter(_ruleset(entering.output(entering.OWN, _NFT)))
+
+
 def _ruleset(text: str) -> Iterator[str]:
     place: Counter[tuple[str, str, str]] = Counter()
     for entry in json.loads(text)["nftables"]:
@@ -115,25 +121,26 @@ def _ruleset(text: str) -> Iterator[str]:
         yield f"{kind} {_canonical(body)}"
 
 
-def _sysctls() -> Iterator[str]:
-    top = Path("/proc/sys/net")
-    for name in _GLOBAL:
-        yield from _sysctl(top / name)
+def sysctls() -> Counter[str]:
+    """The sysctls that count, of the calling thread's network namespace."""
+    names = list(_GLOBAL)
     for family in ("ipv4", "ipv6"):
-        conf = top / family / "conf"
-        for link in sorted(os.listdir(conf)) if conf.is_dir() else ():
-            for name in _SYSCTLS:
-                yield from _sysctl(conf / link / name)
+        conf = _SYSCTL_ROOT / family / "conf"
+        links = sorted(os.listdir(conf)) if conf.is_dir() else ()
+        names += [f"{family}/conf/{link}/{name}" for link in links for name in _SYSCTLS]
+    return Counter(line for name in names if (line := _sysctl(name)))
 
 
-def _sysctl(path: Path) -> Iterator[str]:
+def _sysctl(name: str) -> str:
+    """Empty: not in this kernel, or not in this namespace, or the link went away."""
     try:
-        yield f"{path.relative_to('/proc/sys/net')} = {path.read_text().strip()}"
-    except OSError:  # not in this kernel, or not in this namespace, or the link went away
-        return
+        with open(f"{_SYSCTL_ROOT}/{name}", "rb", buffering=0) as file:
+            return f"{name} = {file.read().decode().strip()}"
+    except OSError:
+        return ""
 
 
-def _files(top: Path) -> Iterator[str]:
+def files(top: Path) -> Iterator[str]:
     """Names, kinds and modes, but not contents: counters and databases change by design."""
     for directory, names, files in os.walk(top):
         for name in (*names, *files):

@@ -7,6 +7,9 @@
     bystanders  datagrams among the bystanders, which must not be lost
     verbs       what stands before a verb, and what the verb is
     aftermath   what comes after the fault - DEL, ADD, GC, a new agent - and what must be true then
+    dumps       the quick look at a kernel, which tells that nothing has changed
+    plan        what is asked, and what comes of it
+    player      one stage and its trials; crew    several at once
     sweep       all points of all verbs; report    a table for people, JSON for programs
 
 `weft lab crash-sweep` comes here; docs/crash-safety.md says what is promised.

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from weft.lab.crash.tracing import Injection
 from weft.model.errors import Invalid
 
 ERRNOS = ("ENOSPC", "EIO", "ENOMEM", "EMFILE", "EINTR", "ENOBUFS")
@@ -39,15 +40,15 @@ class Fault(msgspec.Struct, frozen=True):
         """Whether the fault makes sense at this system call."""
         return not (self.lasts and call in _NOT_FOR_GOOD)
 
-    def injection(self, call: str, number: int) -> str:
-        """The argument of strace's `-e` that does it to the `number`-th such call."""
+    def injection(self, call: str, number: int) -> Injection:
+        """What does it to the `number`-th such call."""
         if self.is_kill:
-            return f"inject={call}:signal=SIGKILL:when={number}"
+            return Injection(call, f"inject={call}:signal=SIGKILL:when={number}")
         errno = self.word.removesuffix("+")
         when = str(number)
         if self.lasts:
             when = f"{number}..{number + _INTERRUPTIONS}" if errno == "EINTR" else f"{number}+"
-        return f"inject={call}:error={errno}:when={when}"
+        return Injection(call, f"inject={call}:error={errno}:when={when}")
 
 
 def faults(words: Iterable[str]) -> tuple[Fault, ...]:

@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from weft.lab.crash.sweep import Report, Result
+from weft.lab.crash.plan import Report, Result
 
 _OUTCOMES = ("passed", "retried", "missed", "failed")
 _LINES_LEFT = 12

@@ -13,15 +13,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from weft.lab import calls, cluster, entering, nodes, snapshot, wiring
-from weft.lab.crash import tracing
+from weft.lab.crash import dumps, tracing
 from weft.lab.crash.bystanders import Flow, Traffic
+from weft.lab.crash.tracing import Injection
 from weft.lab.invocation import Call, execute
 from weft.lab.nodes import CLEAN_PATH
 from weft.lab.runtime import Attachment
@@ -50,6 +51,7 @@ _TRACEBACK = 40  # lines
 _MENDING = 5.0  # seconds in which an agent has its journal in order again
 _AGAIN = 11  # CNI: try again later
 PATIENCE = 5.0  # seconds for what kernel and agent do late
+_GLIMPSES = 0.3  # seconds between two looks while a glimpse tells a difference
 _ANSWER_LIMIT = 60.0
 _POD_QUESTIONS = (["link"], ["addr"], ["-4", "route"], ["-6", "route"])
 
@@ -95,6 +97,8 @@ class Stage:
             self.bystanders[name] = self.must("ADD", name).json or {}
         self._warm_up()
         self.traffic = stack.enter_context(Traffic(self._flows()))
+        self._glimpses = list(self._open_glimpses(stack))
+        self._glimpsed = [glimpse() for glimpse in self._glimpses]
         self.before = self.look()
 
     def _warm_up(self) -> None:
@@ -142,7 +146,9 @@ class Stage:
         """Execute the launcher with a request made before."""
         return execute(self.node.run, LAUNCHER, env, stdin, _ANSWER_LIMIT)
 
-    def deliver_traced(self, env: dict[str, str], stdin: bytes, injection: str = "") -> Call:
+    def deliver_traced(
+        self, env: dict[str, str], stdin: bytes, injection: Injection | None = None
+    ) -> Call:
         """Execute the launcher under strace; its log is `log`."""
 
         def spawn(
@@ -262,14 +268,46 @@ class Stage:
         addresses that the node has taken from its pools: those it keeps for the next pods."""
         raw = calls.call(self.node, _look, [*BYSTANDERS, *SUBJECTS])
         found = {name: Counter(lines) for name, lines in raw.items()}
-        for line in [each for each in found["nftables"] if each.startswith("set ")]:
-            if '"name": "blocks' in line:
-                del found["nftables"][line]
+        found["nftables"] = _without_blocks(found["nftables"])
         return found
 
     def left(self) -> list[str]:
-        """What is not as it was before, once what the kernel does late is done."""
-        return snapshot.settled(self.before, self.look, PATIENCE)
+        """What is not as it was before, once what the kernel does late is done. As long as a
+        glimpse tells a difference, now and then a look judges it."""
+        deadline = time.monotonic() + PATIENCE
+        turn = time.monotonic() + _GLIMPSES
+        while self.differs():
+            now = time.monotonic()
+            if now >= turn or now > deadline:
+                lines = snapshot.diff(self.before, self.look())
+                if not lines:  # different in what does not count
+                    self._glimpsed = [glimpse() for glimpse in self._glimpses]
+                    return []
+                if now > deadline:
+                    return lines
+                turn = time.monotonic() + _GLIMPSES
+            time.sleep(0.01)
+        return []
+
+    def differs(self) -> bool:
+        """Whether anything that `look` sees may have changed. What is read fastest comes first."""
+        return any(
+            glimpse() != seen for glimpse, seen in zip(self._glimpses, self._glimpsed, strict=True)
+        )
+
+    def _open_glimpses(self, stack: ExitStack) -> Iterator[Callable[[], Any]]:
+        """All that `look` sees, in forms that are read fast: equal only where that is equal."""
+        yield stack.enter_context(dumps.Dumper(self.node.network, dumps.OF_A_NODE)).take
+        for name in (*BYSTANDERS, *SUBJECTS):
+            place = self.node.pod_network(name)
+            yield stack.enter_context(dumps.Dumper(place, dumps.OF_A_POD)).take
+        yield lambda: [list(snapshot.files(self.node.path(top))) for top in snapshot.STATE]
+        yield lambda: _without_blocks(self._inside(snapshot.rules))
+        yield lambda: self._inside(snapshot.sysctls)
+
+    def _inside(self, read: Callable[[], Counter[str]]) -> Counter[str]:
+        with entering.network(self.node.network):
+            return read()
 
     def ledger(self, wanted: Sequence[str]) -> list[str]:
         """What is wrong with the agent's account of addresses when these pods have them."""
@@ -297,6 +335,16 @@ class Stage:
 
 def _attachment(name: str) -> Attachment:
     return Attachment(container=name, netns=f"/run/netns/{name}")
+
+
+def _without_blocks(rules: Counter[str]) -> Counter[str]:
+    return Counter(
+        {
+            line: times
+            for line, times in rules.items()
+            if not (line.startswith("set ") and '"name": "blocks' in line)
+        }
+    )
 
 
 def addresses(result: Mapping[str, Any]) -> list[str]:

@@ -19,13 +19,13 @@ from weft.lab.crash import tracing
 from weft.lab.crash.effects import can_fail, is_effect
 from weft.lab.crash.faults import Fault
 from weft.lab.crash.stage import Stage
-from weft.lab.crash.tracing import Point, Watching
+from weft.lab.crash.tracing import Injection, Point, Watching
 from weft.lab.crash.verbs import Prepared, Verb, Victim
 from weft.lab.invocation import Call
 from weft.model.errors import NotReady
 
 AFTERMATH = 0.08  # seconds after the answer in which an agent still works for a verb
-_DEATH_LIMIT = 0.3
+_LATE = 0.3  # seconds after the answer in which the point has to come
 _START_LIMIT = 30.0
 _HELD = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
 
@@ -48,7 +48,7 @@ def effects(stage: Stage, verb: Verb, prepared: Prepared, victim: Victim) -> lis
         stage.deliver_traced(*prepared.asked)
         return tracing.read(stage.log)
     if prepared.asked is None:
-        with _starting(stage, ""):
+        with _starting(stage, None):
             _await_service(stage)
         found = tracing.read(stage.log, stage.pid)
         served = [each.call for each in found].index("accept4")
@@ -88,14 +88,22 @@ def strike(stage: Stage, prepared: Prepared, victim: Victim, point: Point, fault
     with Watching(stage.pid, stage.log, only=point.thread, injection=injection):
         said = stage.deliver(*prepared.asked)
         if fault.is_kill:
-            stage.ended(_DEATH_LIMIT)
+            stage.ended(_LATE)
         else:
-            time.sleep(AFTERMATH)
+            _await_fault(stage.log)
+            if fault.lasts:
+                time.sleep(AFTERMATH)
     return Struck(said=said, where=tracing.struck(stage.log), died=not stage.is_running)
 
 
+def _await_fault(log: Path) -> None:
+    deadline = time.monotonic() + _LATE
+    while not tracing.struck(log) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
 @contextmanager
-def _starting(stage: Stage, injection: str) -> Iterator[None]:
+def _starting(stage: Stage, injection: Injection | None) -> Iterator[None]:
     """An agent that starts, traced from its first call on."""
     stage.launch(_HELD)
     deadline = time.monotonic() + _START_LIMIT

@@ -1,91 +1,30 @@
-"""All faults at all points of all verbs, on one stage.
+"""All faults at all points of all verbs.
 
 A verb is first played unharmed to find its points, once for each who can be struck; then once for
 each point, fault and follow-up. What a plan leaves out of that is drawn by its seed, so a sample
-can be played again. A finding names the one command that repeats it.
+can be played again. A few trials are played here, on one stage; many by a crew.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
 import msgspec
 
-from weft.lab.crash.aftermath import FOLLOW_UPS, Scene
-from weft.lab.crash.faults import Fault
-from weft.lab.crash.stage import SUBJECTS, Stage
-from weft.lab.crash.strike import choose, effects, strike
+from weft.lab.crash.crew import Crew
+from weft.lab.crash.plan import Plan, Report, Trial
+from weft.lab.crash.player import Played, Player
+from weft.lab.crash.strike import choose
 from weft.lab.crash.tracing import Point
-from weft.lab.crash.verbs import VERBS, Verb, Victim, prepare
-from weft.model.errors import Invalid, WeftError
+from weft.lab.crash.verbs import VERBS, Victim
+from weft.model.errors import Invalid
 
-_TRIES = 8  # a point that a busy machine moved away is looked for again
+_FEW = 60  # trials for which a crew is not worth its stages
+_STAGES_A_CORE = 2  # a trial waits about as long as it works
 Tell = Callable[[str], None]
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to sweep. `points`: None for all, how many of each verb, or exactly these; `limit`: at
-    most so many trials in all. Both draw by `seed`."""
-
-    verbs: tuple[str, ...] = ("ADD", "DEL", "CHECK", "GC", "DEL-ALONE", "START")
-    victims: tuple[Victim, ...] = ("launcher", "agent")
-    faults: tuple[Fault, ...] = (Fault("kill"),)
-    thens: tuple[str, ...] = tuple(FOLLOW_UPS)
-    points: int | tuple[Point, ...] | None = None
-    limit: int | None = None
-    seed: int = 1
-
-
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """One play: the verb, who is struck, with what, where, and what comes after."""
-
-    verb: str
-    victim: Victim
-    fault: Fault
-    point: Point
-    then: str
-
-    @property
-    def command(self) -> str:
-        """What repeats exactly this."""
-        return (
-            f"weft lab crash-sweep --verb {self.verb} --victim {self.victim} "
-            f"--fault {self.fault.word} --then {self.then} --points {self.point.spelled}"
-        )
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a trial. `where`: the call that was struck, with its arguments; empty: the verb
-    ended before it came to the point. `left`: what is wrong; empty: nothing."""
-
-    trial: Trial
-    where: str
-    retried: bool = False
-    left: tuple[str, ...] = ()
-
-    @property
-    def outcome(self) -> str:
-        if self.left:
-            return "failed"
-        if not self.where:
-            return "missed"
-        return "retried" if self.retried else "passed"
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A sweep's results, the seed they were drawn by, and how many datagrams the bystanders
-    exchanged meanwhile."""
-
-    results: tuple[Result, ...]
-    seed: int
-    datagrams: int
-
-    @property
-    def failures(self) -> list[Result]:
-        return [each for each in self.results if each.left]
 
 
 def sweep(plan: Plan, tell: Tell = lambda line: None) -> Report:
@@ -95,46 +34,59 @@ def sweep(plan: Plan, tell: Tell = lambda line: None) -> Report:
 
 
 class Sweeper:
-    """A stage, made anew when a trial has spoilt it."""
+    """Carries plans out. One stage is kept from one plan to the next, as long as one is enough."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: int | None = None) -> None:
+        """`stages`: so many for a plan of many trials; by default as the machine's cores bear."""
+        self._count = stages or _STAGES_A_CORE * len(os.sched_getaffinity(0))
         self._stack = ExitStack()
-        self._number = 0
-        self._datagrams = 0
+        self._own: Player | None = None
         self._found: dict[tuple[str, Victim], list[Point]] = {}
 
     def __enter__(self) -> Sweeper:
-        self._renew()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._leave()
 
-    def _renew(self) -> None:
+    @property
+    def player(self) -> Player:
+        """The one whose stage is in this process."""
+        if self._own is None:
+            self._own = self._stack.enter_context(Player())
+        return self._own
+
+    def _leave(self) -> None:
         self._stack.close()
-        self._number += 1
-        name = f"crash-{os.getpid()}-{self._number}"
-        self.stage = self._stack.enter_context(Stage(name))
+        self._own = None
 
     def carry_out(self, plan: Plan, tell: Tell) -> Report:
         """See `sweep`."""
         trials = self._trials(plan, tell)
-        before = self._sent()
-        results = []
-        for number, trial in enumerate(trials, 1):
-            result = self._settled(trial)
-            results.append(result)
-            if result.left or number % 25 == 0 or number == len(trials):
-                failed = sum(bool(each.left) for each in results)
-                tell(f"{number} of {len(trials)} trials, {failed} failed")
+        played: dict[int, Played] = {}
+        failed = 0
+        for number, each in self._played(trials):
+            played[number] = each
+            failed += bool(each.result.left)
+            if each.result.left or len(played) % 25 == 0 or len(played) == len(trials):
+                tell(f"{len(played)} of {len(trials)} trials, {failed} failed")
         return Report(
-            results=tuple(results),
+            results=tuple(played[number].result for number in range(len(trials))),
             seed=plan.seed,
-            datagrams=self._sent() - before,
+            datagrams=sum(each.datagrams for each in played.values()),
         )
 
-    def _sent(self) -> int:
-        return self._datagrams + self.stage.traffic.counted().sent
+    def _played(self, trials: list[Trial]) -> Iterator[tuple[int, Played]]:
+        """The number of each trial and what came of it, in any order."""
+        if len(trials) <= _FEW or self._count == 1:
+            for number, trial in enumerate(trials):
+                yield number, self.player.settle(trial)
+            return
+        self._leave()
+        asked = [msgspec.msgpack.encode(trial) for trial in trials]
+        with Crew(self._count, Player) as crew:
+            for number, answer in crew.play(asked):
+                yield number, msgspec.msgpack.decode(answer, type=Played)
 
     def _trials(self, plan: Plan, tell: Tell) -> list[Trial]:
         dice = random.Random(plan.seed)  # noqa: S311 - a sample that can be drawn again
@@ -142,7 +94,11 @@ class Sweeper:
         for name in plan.verbs:
             verb = VERBS[name]
             for victim in (each for each in plan.victims if each in verb.victims):
-                traced = self._points(verb, victim, tell)
+                if (name, victim) not in self._found:
+                    self._found[name, victim] = self.player.points(verb, victim)
+                    count = len(self._found[name, victim])
+                    tell(f"{name}: {count} calls of the {victim} were traced")
+                traced = self._found[name, victim]
                 found += [
                     Trial(verb=name, victim=victim, fault=fault, point=point, then=then)
                     for fault in plan.faults
@@ -155,50 +111,6 @@ class Sweeper:
         if plan.limit is not None and plan.limit < len(found):
             found = [found[at] for at in sorted(dice.sample(range(len(found)), plan.limit))]
         return found
-
-    def _points(self, verb: Verb, victim: Victim, tell: Tell) -> list[Point]:
-        if (verb.name, victim) not in self._found:
-            points = effects(self.stage, verb, prepare(self.stage, verb), victim)
-            self._found[verb.name, victim] = points
-            tell(f"{verb.name}: {len(points)} calls of the {victim} were traced")
-            self._clear()
-        return self._found[verb.name, victim]
-
-    def _clear(self) -> None:
-        self.stage.start()
-        for name in SUBJECTS:
-            self.stage.must("DEL", name)
-        left = self.stage.left()
-        if left:
-            raise WeftError("the verb leaves something without any fault: " + "; ".join(left))
-
-    def _settled(self, trial: Trial) -> Result:
-        """A trial whose point was met, or that missed it time and again."""
-        for _ in range(_TRIES):
-            result = self.play(trial)
-            if result.left:
-                self._datagrams += self.stage.traffic.counted().sent
-                self._renew()
-            if result.outcome != "missed":
-                break
-        return result
-
-    def play(self, trial: Trial) -> Result:
-        """One trial. A trial that leaves something has spoilt the stage."""
-        verb = VERBS[trial.verb]
-        where = ""
-        problems: list[str] = []
-        retried = False
-        try:
-            prepared = prepare(self.stage, verb)
-            struck = strike(self.stage, prepared, trial.victim, trial.point, trial.fault)
-            where = struck.where
-            scene = Scene(self.stage, verb, prepared, struck)
-            scene.play(trial.then, killed=trial.fault.is_kill)
-            problems, retried = scene.problems, scene.retried
-        except (WeftError, OSError) as error:
-            problems = [f"the trial could not be ended: {error}"]
-        return Result(trial=trial, where=where, retried=retried, left=tuple(problems))
 
 
 def _drawn(

@@ -71,13 +71,22 @@ def strace() -> str:
     return path
 
 
-def _options(log: str, injection: str) -> list[str]:
-    traced = ",".join(f"?{name}" for name in TRACED)
-    options = ["-yy", "-s", "40", "-o", log, "-e", f"trace={traced}"]
-    return [*options, "-e", injection] if injection else options
+class Injection(msgspec.Struct, frozen=True):
+    """What strace does to calls of that name; `words` is the argument of its `-e`."""
+
+    call: str
+    words: str
 
 
-def around(argv: Sequence[str], log: Path, injection: str = "") -> list[str]:
+def _options(log: str, injection: Injection | None) -> list[str]:
+    if injection is not None:  # the other calls tell nothing, and cost their time
+        options = ["-y", "-e", f"trace={injection.call}", "-e", injection.words]
+    else:
+        options = ["-yy", "-e", "trace=" + ",".join(f"?{name}" for name in TRACED)]
+    return ["-s", "40", "-o", log, *options]
+
+
+def around(argv: Sequence[str], log: Path, injection: Injection | None = None) -> list[str]:
     """A command that runs `argv` under strace; `log` is a path as the command sees it."""
     return [strace(), "-qq", *_options(str(log), injection), *argv]
 
@@ -91,7 +100,9 @@ def threads(pid: int) -> dict[str, list[int]]:
 class Watching:
     """strace on a running process for the length of a `with` block."""
 
-    def __init__(self, pid: int, log: Path, *, only: str = "", injection: str = "") -> None:
+    def __init__(
+        self, pid: int, log: Path, *, only: str = "", injection: Injection | None = None
+    ) -> None:
         """`only`: the threads of this part alone, as they are now; otherwise all, also new ones."""
         self.pid = pid
         self.log = log
