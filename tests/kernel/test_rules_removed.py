@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from ipaddress import ip_network
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -110,7 +112,7 @@ def test_what_a_dead_agent_left_goes_and_nothing_else_does(protected: bool) -> N
         ("inet", protected, None),
         ("arp", protected, None),
     }
-    assert all(t["rules"] and t["chains"] for t in first.json["tables"])
+    assert [min(t["contents"][:3]) > 0 for t in first.json["tables"]] == [True, True]
     assert _tables() == ["table ip weft", "table bridge weft", "table inet weft2"]
     again = Ran("--yes", "-o", "json")
     assert (again.status, again.json["outcome"]) == (0, "nothing")
@@ -177,6 +179,77 @@ def test_what_the_kernel_puts_off_is_tried_again_a_bounded_number_of_times() -> 
         rules.remove()
     Socket.send = send  # type: ignore[method-assign]
     assert len(_tables()) == 2
+
+
+@on_a_node
+def test_contents_that_cannot_be_read_keep_nobody_from_removing_them() -> None:
+    _make().close()
+
+    def broken(self: RulesTransport, name: str) -> list[Any]:
+        raise ValueError("a rule of another release")
+
+    RulesTransport.standing = broken  # type: ignore[method-assign]
+    ran = Ran("--yes", "-o", "json")
+    assert ran.status == 0, ran.err
+    assert [t["contents"] for t in ran.json["tables"]] == [None, None]
+    assert _tables() == []
+
+
+def _systemctl(place: Path, answer: str) -> Path:
+    """A systemctl that writes down what it was asked; where it goes wrong is in `answer`."""
+    program = place / "systemctl"
+    asked = place / "asked"
+    asked.write_text("")
+    program.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n{answer}\n')
+    program.chmod(0o755)
+    keepers.SYSTEMD = place
+    os.environ["PATH"] = f"{place}:{os.environ['PATH']}"
+    return asked
+
+
+@on_a_node
+def test_a_systemd_that_does_not_answer_keeps_nobody_from_removing_them() -> None:
+    _make().close()
+    with TemporaryDirectory() as place:
+        _systemctl(Path(place), "echo 'Failed to connect to bus' >&2; exit 1")
+        ran = Ran("--yes", "-o", "json")
+        assert ran.status == 0, ran.err
+        assert ran.json["warnings"] == ["systemd could not be asked: Failed to connect to bus"]
+        assert _tables() == []
+        _make().close()
+        _systemctl(Path(place), "sleep 60")
+        keepers.ASK_LIMIT = 0.1
+        assert Ran("--yes").status == 0
+        assert _tables() == []
+
+
+@on_a_node
+def test_units_are_stopped_socket_and_service_together_and_only_by_force() -> None:
+    """The socket alone would start the service again, and the service the socket."""
+    _make().close()
+    with TemporaryDirectory() as place:
+        stopped = Path(place, "stopped")
+        asked = _systemctl(
+            Path(place),
+            f'[ "$1" = stop ] && touch {stopped} && exit\n'
+            f"[ -e {stopped} ] && state=inactive || state=active\n"
+            "for unit in weft.socket weft.service; do\n"
+            'echo "Id=$unit\nLoadState=loaded\nActiveState=$state\nUnitFileState=enabled\n"\n'
+            "done",
+        )
+        refused = Ran("--yes")
+        assert refused.status == 1
+        assert "`systemctl stop weft.socket weft.service`" in refused.err
+        assert len(_tables()) == 2
+        assert "stop" not in asked.read_text()
+        forced = Ran("--yes", "--force", "-o", "json")
+        assert forced.status == 0, forced.err
+        assert forced.json["done"] == ["systemctl stop weft.socket weft.service"]
+        assert asked.read_text().count("stop weft.socket weft.service\n") == 1
+        assert forced.json["warnings"] == [
+            "started at boot, which loads rules again: systemctl disable weft.socket weft.service"
+        ]
+    assert _tables() == []
 
 
 def _attach(link: str) -> None:

@@ -203,10 +203,11 @@ def _describe(scene: Scene, *, force: bool, close_pods: bool) -> None:
     for table in scene.tables:
         holder = f", owned by process {table.holder}" if table.holder is not None else ""
         kept = "protected" if table.persists else "not protected"
-        say(
-            f"table {table.family} {table.name}: {table.chains} chains, {table.rules} rules, "
-            f"{table.sets} sets, {table.elements} elements; {kept}{holder}"
-        )
+        what = "contents that cannot be read"
+        if table.contents is not None:
+            kinds = zip(table.contents, ("chains", "rules", "sets", "elements"), strict=True)
+            what = ", ".join(f"{count} {kind}" for count, kind in kinds)
+        say(f"table {table.family} {table.name}: {what}; {kept}{holder}")
     if not scene.tables:
         say("no table of weft's")
     for process in scene.keepers.processes:
