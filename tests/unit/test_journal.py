@@ -174,3 +174,30 @@ def test_a_journal_without_a_readable_format_is_set_aside(tmp_path: Path, statem
     assert "damaged" in journal.fresh
     journal.close()
     assert (tmp_path / "j.damaged").exists()
+
+
+@pytest.mark.parametrize("trick", ["link", "mode"])
+def test_a_journal_is_not_written_anew_where_others_can_write(tmp_path: Path, trick: str) -> None:
+    place, theirs = tmp_path / "run", tmp_path / "theirs"
+    place.mkdir(mode=0o700)
+    journal = Journal(place / "j", "boot1")
+    journal.put(attachment())
+    content = journal.read()
+    place.rename(tmp_path / "moved")
+    theirs.mkdir()
+    if trick == "link":
+        place.symlink_to(theirs)
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    with pytest.raises(WeftError, match="not safe to use"):
+        journal.renew(content)
+    assert "not safe to use" in journal.trouble
+    assert list(theirs.iterdir()) == []
+    if trick == "mode":
+        assert list(place.iterdir()) == []
+        place.chmod(0o700)
+        journal.renew(content)
+        assert journal.trouble == ""
+        assert list(journal.attachments()) == [attachment()]
+    journal.close()

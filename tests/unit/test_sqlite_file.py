@@ -277,3 +277,22 @@ def test_a_failing_write_changes_nothing_and_the_store_goes_on(path: Path) -> No
         await store.close()
 
     asyncio.run(play())
+
+
+def test_a_store_is_not_written_anew_where_others_can_write(path: Path) -> None:
+    async def play() -> None:
+        store = SqliteStore(str(path))
+        await store.commit([Change(key="/a/1", value=b"x")])
+        path.parent.rename(path.parent.with_name("moved"))
+        path.parent.mkdir()
+        path.parent.chmod(0o777)
+        assert store.missing() is not None
+        with pytest.raises(NotReady, match="not safe to use"):
+            store.renew({"/a/1": b"x"})
+        assert list(path.parent.iterdir()) == []
+        path.parent.chmod(0o700)
+        store.renew({"/a/1": b"x"})
+        assert [item.key for item in (await store.list("/")).items] == ["/a/1"]
+        await store.close()
+
+    asyncio.run(play())

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from weft.agent import journal_file
 from weft.agent.journal_file import FORMAT, Content, Cooling, GivenValue, remove_journal, unwritable
+from weft.kernel import files
 from weft.model.attachment import Attachment, AttachmentKey
-from weft.model.errors import WeftError
+from weft.model.errors import Conflict, WeftError
 
 __all__ = ["FORMAT", "Content", "Journal", "remove_journal"]
 
@@ -124,6 +125,9 @@ class Journal:
                 self._begin_anew()
         except (sqlite3.Error, OSError) as error:
             raise self._failed(error) from error
+        except Conflict as error:
+            self.trouble = f"the journal cannot be written anew: {error.message}"
+            raise
         self._rewrite(content)
         self.trouble = ""
         self._stand = self._look()
@@ -144,9 +148,10 @@ class Journal:
 
     def _begin_anew(self) -> None:
         """Another file in the place of one that is gone, replaced, or damaged."""
+        # its directory may have been replaced, too, and by one that others can write
+        files.make_directory(self.path.parent)
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal_file.set_aside(self.path)
         self._db = journal_file.connect(self.path)
         self._stand = self._look()

@@ -21,8 +21,10 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
+from pathlib import Path
 
-from weft.model.errors import NotReady
+from weft.kernel import files
+from weft.model.errors import Conflict, NotReady
 from weft.store.contract import (
     Change,
     Entry,
@@ -192,7 +194,8 @@ class SqliteStore:
         """
         fresh, revision = f"{self.path}.new", self._revision + 1
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            # it may have been replaced, too, and by one that others can write
+            files.make_directory(Path(self.path).parent)
             build(fresh, entries, revision)
             with suppress(sqlite3.Error):
                 self._database.close()
@@ -202,10 +205,9 @@ class SqliteStore:
             self._database = open_file(self.path).database
         except sqlite3.Error as error:
             raise unavailable(self.path, error) from error
-        except OSError as error:
-            raise NotReady(
-                f"the store {self.path}: {error.strerror}", reason="store-unavailable"
-            ) from error
+        except (OSError, Conflict) as error:
+            words = error.message if isinstance(error, Conflict) else error.strerror
+            raise NotReady(f"the store {self.path}: {words}", reason="store-unavailable") from error
         if self._log is not None:
             os.close(self._log)
             self._log = None
