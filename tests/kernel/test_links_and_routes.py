@@ -9,7 +9,15 @@ from namespace_fixture import new_namespace, on_a_node
 
 from weft.kernel import links, routes, rtnetlink
 from weft.kernel.namespaces import entered
-from weft.kernel.netlink import Failure, Socket
+from weft.kernel.netlink import (
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    TRIES,
+    Failure,
+    Socket,
+    frames,
+)
+from weft.model.errors import KernelRefused
 
 HOST_END = links.End("wfabcdefghijklm", b"\2\0\0\0\0\1", 1450)
 POD_END = links.End("eth0", b"\2\0\0\0\0\2", 1400)
@@ -191,3 +199,30 @@ def test_a_quiet_batch_reports_refusals_in_the_middle_and_at_the_end() -> None:
     answers, failures = host.pipeline(batch[:3])
     assert [at for at, _, _ in answers] == [2]
     assert [f.index for f in failures] == [0]
+
+
+class Interrupted(Socket):
+    """Says of its next `left` dumps that they were interrupted, as where links change without
+    pause."""
+
+    left = 0
+
+    def receive(self) -> bytes:
+        datagram = bytearray(super().receive())
+        if self.left:
+            datagram[6] |= NLM_F_DUMP_INTR  # the flags of the first message, in its low octet
+            self.left -= any(kind == NLMSG_DONE for kind, _, _, _ in frames(datagram))
+        return bytes(datagram)
+
+
+@on_a_node
+def test_a_dump_that_is_interrupted_is_begun_anew() -> None:
+    pair()
+    with Interrupted(rtnetlink.NETLINK_ROUTE) as via:
+        whole = len(via.dump(links.get_all()))
+        via.left = TRIES - 1
+        assert len(via.dump(links.get_all())) == whole
+        assert via.left == 0
+        via.left = TRIES
+        with pytest.raises(KernelRefused, match="faster than they are read"):
+            via.dump(links.get_all())

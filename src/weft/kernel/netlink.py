@@ -47,6 +47,9 @@ HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _ERRNO = struct.Struct("=i")
 _SEQUENCE = struct.Struct("=I")
+TRIES = 20
+"""Dumps that are begun until one is not interrupted. Five were not always enough for an agent to
+start where three processes change links and routes without pause (600 links)."""
 _RECEIVE = 1 << 16  # the kernel fills 32 KiB at most; above 128 KiB each read would map memory
 
 
@@ -221,13 +224,13 @@ class Socket:
                 elif kind != NLMSG_DONE:
                     answers.append((index, kind, body))
 
-    def dump(self, request: bytes, *, tries: int = 5) -> list[tuple[int, memoryview]]:
+    def dump(self, request: bytes, *, tries: int = TRIES) -> list[tuple[int, memoryview]]:
         """All answers to a dump request, as (type, body); repeated when the kernel says that the
         dump was interrupted by a change (NLM_F_DUMP_INTR)."""
         return self.gather(request, _pair, tries=tries)
 
     def gather(
-        self, request: bytes, take: Callable[[int, memoryview], Taken | None], *, tries: int = 5
+        self, request: bytes, take: Callable[[int, memoryview], Taken | None], *, tries: int = TRIES
     ) -> list[Taken]:
         """As `dump`, but only what `take` makes of each answer is kept, None not at all: of a
         thousand links the answers alone are 2 MiB."""
