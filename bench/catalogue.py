@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench import attach, bursts, deadlines, footprint, workshop
+from bench import attach, bursts, deadlines, footprint, restart, workshop
 from bench.run import Run
 
 BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
@@ -13,6 +13,7 @@ BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
     "burst": bursts.burst,
     "agent": footprint.agent,
     "deadlines": deadlines.deadlines,
+    "restart": restart.restart,
     "up": workshop.up,
 }
 

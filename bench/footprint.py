@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.lines import line
 from bench.run import Run
 from bench.scene import say
+from bench.worker import Worker
 from weft.model.errors import WeftError
 
 ATTACHMENTS = 1000
@@ -28,10 +29,7 @@ def agent(run: Run) -> None:
     for count, (memory, cpu) in LIMITS.items():
         if count:
             say(f"agent: attaching {count}")
-            worker.ask("prepare", count)
-            done = worker.ask("attach", count, run.effort.width, within=PATIENCE)
-            if done["failures"]:
-                raise WeftError(f"{len(done['failures'])} ADDs failed: {done['failures'][0]}")
+            attached(worker, count, run.effort.width)
         run.scene.settle()
         state = f"{count:,} attachments" if count else "idle"
         say(f"agent: {state}, watching for {run.effort.window:.0f} s")
@@ -46,6 +44,14 @@ def agent(run: Run) -> None:
         raise WeftError(f"{len(done['failures'])} DELs failed: {done['failures'][0]}")
     worker.ask("drop")
     run.scene.settle()
+
+
+def attached(worker: Worker, count: int, width: int) -> None:
+    """Make namespaces and attach them. Raises WeftError unless all ADDs succeed."""
+    worker.ask("prepare", count, within=PATIENCE)
+    done = worker.ask("attach", count, width, within=PATIENCE)
+    if done["failures"]:
+        raise WeftError(f"{len(done['failures'])} ADDs failed: {done['failures'][0]}")
 
 
 def pss(pid: int) -> float:

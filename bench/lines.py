@@ -14,7 +14,7 @@ import msgspec
 
 from bench.figures import Ratio, Rounds, median, pooled, quantile
 
-Unit = Literal["s", "MiB", "%"]
+Unit = Literal["s", "MiB", "%", "rows", "things"]
 Verdict = Literal["met", "missed", "void", "shown"]
 
 

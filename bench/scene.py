@@ -30,7 +30,8 @@ SETTLE = 1.0
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured: rounds of so many turns, one sample of each side a turn; bursts;
     how many attachments a burst has; seconds after which no further burst begins; seconds of an
-    idle window; processes at a time in a burst; the A/A bound."""
+    idle window; processes at a time in a burst; the A/A bound; restarts; how often every kind of
+    damage is done; attachments of a churn and how many of them live at a time."""
 
     rounds: int = 25
     turns: int = 4
@@ -40,10 +41,15 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     window: float = 20.0
     width: int = 16
     bound: float = 0.05
+    restarts: int = 20
+    damages: int = 3
+    churn: int = 5000
+    living: int = 1000
 
 
 FULL = Effort()
-QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=5.0, bound=0.10)
+QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=5.0, bound=0.10,
+               restarts=4, damages=1, churn=600, living=200)  # fmt: skip
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

@@ -109,6 +109,10 @@ class Side:
                 self._listener.hear(container)
         return done._asdict()
 
+    def talk(self) -> None:
+        """Raise WeftError unless one of the containers that are attached can talk."""
+        self._listener.hear(next(each for each in self._used if each.result))
+
     def detach(self, width: int) -> dict[str, Any]:
         """DEL of everything that is attached."""
         mine = [each for each in self._used if each.result]
@@ -125,6 +129,11 @@ class Side:
         return left
 
     # -- other requests
+
+    def serves(self) -> bool:
+        """Whether STATUS succeeds now."""
+        asked = self.network.once("STATUS", None, cniVersion="1.1.0")
+        return execution.answer(asked)[0] == 0
 
     def request(self, verb: str, count: int, more: dict[str, Any]) -> list[tuple[float, int, int]]:
         """One request `count` times: seconds, exit status, error code (0: none)."""

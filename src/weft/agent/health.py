@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from weft.agent.measures import Measures
+from weft.agent.measures import Measures, standing
 from weft.agent.supervision import Supervision
 from weft.agent.watchdog import STUCK, Beat, Watchdog
 from weft.kernel import files
@@ -25,7 +25,7 @@ from weft.model.errors import Conflict
 from weft.model.listening import Listening, Tcp, Unix, read_listening
 from weft.observe.exposition import Exposition
 from weft.observe.http import Endpoint, Maker, Page
-from weft.wire.status import Listener, Why
+from weft.wire.status import Listener, Start, Why
 
 if TYPE_CHECKING:
     from weft.agent.service import Service
@@ -40,7 +40,6 @@ class Health:
     def __init__(self, service: Service, supervision: Supervision) -> None:
         self._service = service
         self._supervision = supervision
-        self._begun = time.monotonic()
         self._loop = asyncio.get_running_loop()
         settings = service.settings
         self._where = read_listening(settings.metrics.listen, "metrics.listen")
@@ -53,8 +52,10 @@ class Health:
 
     def start(self) -> None:
         """The agent has started: from now on it is watched, and answers."""
-        self._measures.start_changes = self._service.engine.changes
-        self._measures.start_seconds = time.monotonic() - self._begun
+        engine = self._service.engine
+        self._measures.started = Start(
+            seconds=round(_age(), 2), standing=standing(engine), written=engine.changes
+        )
         self.beat.start()
         self.watchdog.start()
         if self._where is not None:
@@ -86,6 +87,11 @@ class Health:
         """Where metrics and health are to be had."""
         problem = self._endpoint.problem if self._endpoint is not None else ""
         return Listener(address=self._bound if not problem else "", problem=problem)
+
+    @property
+    def started(self) -> Start:
+        """What it took to start."""
+        return self._measures.started
 
     @property
     def supervised(self) -> float:
@@ -159,6 +165,13 @@ class Health:
             where = Tcp(host=where.host, port=sock.getsockname()[1])  # the one for port 0
         self._bound = str(where)
         return sock
+
+
+def _age() -> float:
+    """Seconds since this process began, to a clock tick (proc(5): starttime is field 22)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begun = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - begun)
 
 
 def bind(where: Listening) -> socket.socket:

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from weft import __version__
 from weft.cni.queue import SUFFIX
+from weft.drivers.engine import Engine
 from weft.drivers.rules import RulesTransport
 from weft.ipam import audit
 from weft.observe.counts import Histogram
 from weft.observe.exposition import Sample, Source
 from weft.render.ruleset import DROPS
 from weft.render.sets import TABLE
+from weft.rows.base import Place
+from weft.wire.status import Start
 
 if TYPE_CHECKING:
     from weft.agent.service import Service
@@ -46,8 +49,7 @@ class Measures:
         self._service = service
         self._beat = beat
         self._on_loop = on_loop
-        self.start_changes = 0
-        self.start_seconds = 0.0
+        self.started = Start()
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -115,8 +117,9 @@ class Measures:
     def _kernel(self) -> Iterator[Sample]:
         service = self._service
         yield Sample("weft_row_changes_total", (), float(service.engine.changes))
-        yield Sample("weft_start_row_changes", (), float(self.start_changes))
-        yield Sample("weft_start_duration_seconds", (), self.start_seconds)
+        yield Sample("weft_start_rows", (), float(self.started.standing))
+        yield Sample("weft_start_row_changes", (), float(self.started.written))
+        yield Sample("weft_start_duration_seconds", (), self.started.seconds)
         for kind, count in dict(service.watcher.repairs).items():
             yield Sample("weft_repairs_total", (kind,), float(count))
         yield Sample("weft_notification_overflows_total", (), float(service.watcher.overflows))
@@ -129,6 +132,15 @@ class Measures:
 def _histograms(name: str, by_label: Mapping[str, Histogram]) -> Iterator[Sample]:
     for label, histogram in by_label.items():
         yield Sample(name, (label,), histogram)
+
+
+def standing(engine: Engine) -> int:
+    """How many rows stand on the host for all owners, as far as the engine remembers."""
+    return sum(
+        getattr(row, "place", Place.HOST) is Place.HOST
+        for owner in engine.owners
+        for row in engine.rows(owner)
+    )
 
 
 def queued(directory: str | Path) -> int:

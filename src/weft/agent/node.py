@@ -143,7 +143,7 @@ class Node:
         self._engine.forget(OWNER)
         self._engine.adopt(OWNER, rows)
         wanted = {row.key: row for row in rows}
-        self._rules.adopt(row for row in rows if isinstance(row, Table))
+        self._engine.changes += self._rules.adopt(row for row in rows if isinstance(row, Table))
         self._engine.take_over(surviving(self._rules.standing(TABLE), wanted))
 
     def forward(self) -> None:

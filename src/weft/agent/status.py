@@ -121,6 +121,7 @@ class Reporter:
             ),
             firewalls=service.firewalls.entries,
             settings=service.settings_file,
+            start=service.health.started,
         )
 
     def reasons(self) -> list[Why]:

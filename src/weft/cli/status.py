@@ -11,7 +11,7 @@ from weft.cli.ipam import pools_table
 from weft.cli.options import Report, client_of
 from weft.cli.output import as_text, echo
 from weft.wire.api import Nothing
-from weft.wire.status import Family, Status, WayOut
+from weft.wire.status import Family, Start, Status, WayOut
 
 LABEL = 14  # width of the column of names
 
@@ -42,6 +42,8 @@ def status_text(found: Status, now: float | None = None) -> str:
     up = f", up {span(since)}" if found.started else ""
     kernel = f", kernel {plain(found.kernel)}" if found.kernel else ""
     lines.append(_line("Agent", f"weft {plain(found.version)}{up}{kernel}"))
+    if found.start.seconds:
+        lines.append(_line("Start", _start(found.start)))
     lines.append(_line("Families", _families(found)))
     lines.append(_line("Way out", _ways_out(found)))
     source = f" ({plain(found.mtu.source)})" if found.mtu.source else ""
@@ -69,6 +71,13 @@ def status_text(found: Status, now: float | None = None) -> str:
 def _line(name: str, text: str) -> str:
     heading = f"{name}:" if name else ""
     return f"{heading:<{LABEL}}{text}"
+
+
+def _start(found: Start) -> str:
+    return (
+        f"ready after {found.seconds:.2f} s; {found.standing} rows stand, {found.written} of them "
+        "were sent again"
+    )
 
 
 def _families(found: Status) -> str:

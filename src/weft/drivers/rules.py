@@ -136,8 +136,9 @@ class RulesTransport:
             rows += self.tables.chains(family, name)
         return rows
 
-    def adopt(self, wanted: Iterable[Table]) -> None:
-        """Become the owner of those tables that are orphans; for a packet that changes nothing.
+    def adopt(self, wanted: Iterable[Table]) -> int:
+        """Become the owner of those tables that are orphans, and say how many; for a packet that
+        changes nothing.
 
         Apart from what else is to change: the kernel takes no base chain (EINVAL) in the
         transaction that changes the flags of its table. Raises KernelRefused.
@@ -152,6 +153,7 @@ class RulesTransport:
         for failure in self.tables.commit([tables.add_table(row) for row in orphans]):
             row = orphans[failure.index]
             raise KernelRefused(failure.errno, "adopt", str(row), failure.words)
+        return len(orphans)
 
     def counters(self, name: str) -> dict[str, tuple[int, int]]:
         """Packets and octets by chain, for the chains with a counter in tables of this name."""

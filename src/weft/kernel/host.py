@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from weft.kernel.netlink import NLM_F_DUMP, Socket, attribute, attributes, message
+from weft.kernel.netlink import NLM_F_DUMP, Socket, attribute, attributes, chosen, message
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 18, 22, 26
 AF_INET, AF_INET6 = 2, 10
@@ -27,6 +27,7 @@ _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 6, 9, 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_EXT_MASK = 3, 4, 18, 20, 29
 _IFLA_LINK_NETNSID = 37
+_OF_LINK = frozenset((_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_LINK_NETNSID))
 _IFF_UP = 1
 _SKIP_STATISTICS = attribute(_IFLA_EXT_MASK, struct.pack("=I", 8))  # RTEXT_FILTER_SKIP_STATS
 _IFLA_INFO_KIND = 1
@@ -132,7 +133,7 @@ def link_name(body: memoryview) -> bytes:
 
 
 def _link(body: memoryview) -> HostLink:
-    values = dict(attributes(body, _LINK.size))
+    values = chosen(body, _LINK.size, _OF_LINK)
     info = dict(attributes(values.get(_IFLA_LINKINFO, memoryview(b""))))
     return HostLink(
         index=_LINK.unpack_from(body)[2],

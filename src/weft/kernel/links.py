@@ -13,7 +13,6 @@ import struct
 from typing import NamedTuple
 
 from weft.kernel.netlink import (
-    NLA_TYPE_MASK,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -21,6 +20,7 @@ from weft.kernel.netlink import (
     NLM_F_REQUEST,
     attribute,
     attributes,
+    chosen,
     message,
     nest,
 )
@@ -55,7 +55,6 @@ _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: statistics are half of every answer
 _DECODED = frozenset((_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _IFALIAS, _GROUP))
 
 _INFO = struct.Struct("=BBHiII")  # ifinfomsg: family, -, type, index, flags, change
-_ATTRIBUTE = struct.Struct("=HH")
 _NUMBER = struct.Struct("=I")
 _INDEX = struct.Struct("=i")
 _HEADER = "IHHII"
@@ -257,7 +256,7 @@ def is_moved(body: memoryview) -> bool:
 def decode(body: memoryview) -> Link:
     """An RTM_NEWLINK or RTM_DELLINK message."""
     _, _, _, index, flags, _ = _INFO.unpack_from(body)
-    found = _wanted(body)
+    found = chosen(body, _INFO.size, _DECODED)
     information = ""
     if _LINKINFO in found:
         for kind, data in attributes(found[_LINKINFO]):
@@ -275,22 +274,6 @@ def decode(body: memoryview) -> Link:
         _number(found.get(_LINK)),
         _number(found.get(_MASTER)),
     )
-
-
-def _wanted(body: memoryview) -> dict[int, memoryview]:
-    """The few attributes we read out of some forty; a dump of all links is most of a look for
-    drift, so the others are stepped over without making a value of them."""
-    found = {}
-    offset = _INFO.size
-    end = len(body) - 3
-    while offset < end:
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if length < 4:
-            break
-        if kind & NLA_TYPE_MASK in _DECODED:
-            found[kind & NLA_TYPE_MASK] = body[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
 
 
 def _text(data: memoryview | None) -> str:

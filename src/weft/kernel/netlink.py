@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from weft.model.errors import KernelRefused
@@ -74,6 +74,21 @@ def attributes(data: bytes | memoryview, offset: int = 0) -> Iterator[tuple[int,
             return
         yield kind & NLA_TYPE_MASK, view[offset + 4 : offset + length]
         offset += (length + 3) & ~3
+
+
+def chosen(body: memoryview, offset: int, kinds: Collection[int]) -> dict[int, memoryview]:
+    """Attributes of these kinds only: a link has some forty, and a dump of all links is most of a
+    look at them, so the others are stepped over without making a value of them."""
+    found = {}
+    end = len(body) - 3
+    while offset < end:
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < 4:
+            break
+        if kind & NLA_TYPE_MASK in kinds:
+            found[kind & NLA_TYPE_MASK] = body[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
 
 
 def message(kind: int, flags: int, body: bytes) -> bytes:

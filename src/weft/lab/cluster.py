@@ -170,8 +170,24 @@ def _reap() -> None:
 
 def start_agent(node: Node, text: str = "") -> int:
     """Install launcher, list and settings, start an agent, wait until it serves; its pid."""
-    _reap()
     calls.call(node, _install, text)
+    child = launch_agent(node)
+    deadline = time.monotonic() + READY_LIMIT
+    while not _serves(node):
+        ended = child.poll() is not None
+        if ended or time.monotonic() > deadline:
+            child.kill()
+            child.wait()
+            said = node.path(AGENT_LOG).read_text(errors="replace")[-1500:]
+            raise NotReady(f"the agent of lab node {node.name} does not serve:\n{said}")
+        time.sleep(0.02)
+    return int(child.pid)
+
+
+def launch_agent(node: Node) -> Any:
+    """Start an agent where all is installed, as subprocess.Popen; whether it serves is another
+    question."""
+    _reap()
     environment = {"PATH": CLEAN_PATH, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     with node.path(AGENT_LOG).open("ab") as log:
         child = node.popen(
@@ -182,17 +198,8 @@ def start_agent(node: Node, text: str = "") -> int:
             stderr=log,
             start_new_session=True,
         )
-    deadline = time.monotonic() + READY_LIMIT
-    while not _serves(node):
-        ended = child.poll() is not None
-        if ended or time.monotonic() > deadline:
-            child.kill()
-            child.wait()
-            said = node.path(AGENT_LOG).read_text(errors="replace")[-1500:]
-            raise NotReady(f"the agent of lab node {node.name} does not serve:\n{said}")
-        time.sleep(0.02)
     _started.append(child)
-    return int(child.pid)
+    return child
 
 
 def _serves(node: Node) -> bool:

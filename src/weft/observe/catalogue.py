@@ -75,12 +75,18 @@ METRICS: tuple[Metric, ...] = (
         ("reason",),
     ),
     Metric("weft_row_changes_total", "counter", "Changes sent to the kernel: rows made or taken."),
+    Metric("weft_start_rows", "gauge", "Rows that stood on the host when this agent had started."),
     Metric(
         "weft_start_row_changes",
         "gauge",
-        "Those of them that the start of this agent needed; 0 when everything stood.",
+        "Rows that its start sent to the kernel: 2 (its tables, adopted) when everything stood, 0 "
+        "where tables are not protected.",
     ),
-    Metric("weft_start_duration_seconds", "gauge", "From the agent's start to its first request."),
+    Metric(
+        "weft_start_duration_seconds",
+        "gauge",
+        "From the begin of the agent's process to its first request.",
+    ),
     Metric(
         "weft_repairs_total",
         "counter",

@@ -108,6 +108,15 @@ class Watch(Report, frozen=True, kw_only=True):
     supervisor: float = 0.0
 
 
+class Start(Report, frozen=True, kw_only=True):
+    """What it took to start: `seconds` from the process's begin to its first request; rows that
+    stand on the host after it, and how many of them had to be sent to the kernel again."""
+
+    seconds: float = 0.0
+    standing: int = 0
+    written: int = 0
+
+
 class ForeignFirewall(Report, frozen=True, kw_only=True):
     """A chain of another packet filter that pods' packets pass. `drops` and `unclear` are names of
     flows (`weft.firewalls.flows`): which it drops for certain, and of which nobody can tell.
@@ -153,5 +162,6 @@ class Status(Report, frozen=True, kw_only=True):
     capabilities: tuple[Capability, ...] = ()
     metrics: Listener = Listener()
     watchdog: Watch = Watch()
+    start: Start = Start()
     firewalls: tuple[ForeignFirewall, ...] = ()
     settings: str = ""  # the file that the agent took its settings from; "": an older one's answer
