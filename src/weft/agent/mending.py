@@ -1,16 +1,19 @@
 """Comparing what stands with what is wanted, in a worker, and mending it, in slices on the loop.
 
-A worker reads, with sockets of its own, so the loop goes on; between two slices of mending it goes
-on, too. What is being mended is asked for once more when its turn comes: a container may have left
-meanwhile. Nothing inside a container is looked at. What was mended is an event, and a number.
+A worker reads, with sockets of its own, so the loop goes on; between two slices of mending, and of
+gathering rows for the worker, it goes on, too. What is being mended is asked for once more when
+its turn comes: a container may have left meanwhile. Nothing inside a container is looked at. What
+was mended is an event, and a number.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from weft.agent.contest import Contest
@@ -29,7 +32,10 @@ from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Veth
 from weft.rows.rules import Chain, Element, Set, Table
 
-AT_ONCE = 100  # owners that a worker compares in one go
+AT_ONCE = 100  # owners that a worker compares in one go, unless there are very many:
+ROUNDS = 10  # a worker reads whole tables, so it is asked only so often
+NOTED = 10_000  # rows of one look that somebody may fight over: more take seconds in any case
+IN_A_TURN = 100  # owners that one turn of the loop deals with
 SAID = 4  # differences that an event spells out
 TOLD = 5  # owners that have an event each; of more at once there is one event in all
 
@@ -47,10 +53,32 @@ class Doubt(NamedTuple):
 
 class Outcome(NamedTuple):
     """`damaged`: owners that were not as they should be; `waiting`: those of them whose contested
-    rows may be mended only after so many seconds."""
+    rows may be mended only after so many seconds. `by_rules`: those of them that a look at all
+    rules found, if they are very many; such a look is the way to look at them again."""
 
     damaged: frozenset[str]
     waiting: dict[str, float]
+    by_rules: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Report:
+    """What was mended, as it will be told: of much, the beginning. `noted`: for the contest."""
+
+    noted: bool
+    first: Found = field(default_factory=dict)
+    owners: int = 0
+    lines: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def take(self, owner: str, mended: list[Difference]) -> None:
+        leads = _leads(mended)
+        self.owners += 1
+        self.count += len(leads)
+        if len(self.lines) < SAID:
+            self.lines += [each.words for each in leads[:SAID]]
+        if self.owners <= TOLD:
+            self.first[owner] = mended
 
 
 class Mender:
@@ -67,7 +95,19 @@ class Mender:
 
     async def mend(self, doubt: Doubt) -> Outcome:
         """Compare and mend. Raises WeftError where the kernel cannot be read."""
+        # The collector holds all threads while it looks at every pod's rows, and what a look holds
+        # for a while would make it do so again and again: 0.2 s each for 10,000 pods.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return await self._mend(doubt)
+        finally:
+            if collecting:
+                gc.enable()
+
+    async def _mend(self, doubt: Doubt) -> Outcome:
         damaged: set[str] = set()
+        by_rules: frozenset[str] = frozenset()
         waiting: dict[str, float] = {}
         owners = list(doubt.owners)
         if OWNER in owners:
@@ -78,17 +118,37 @@ class Mender:
             owners.remove(OWNER)
         if doubt.rules or doubt.suspects or doubt.strays:
             found, left = await self._rules(doubt)
-            damaged |= await self._perform(found, (*left, *doubt.strays), waiting)
-        for start in range(0, len(owners), AT_ONCE):
-            part = self._rows(owners[start : start + AT_ONCE])
-            found = _by_owner(part, await asyncio.to_thread(self._compared, part))
+            wrong = await self._perform(found, (*left, *doubt.strays), waiting)
+            damaged |= wrong
+            by_rules = wrong if len(wrong) > AT_ONCE else by_rules
+        for some in slices(owners, max(AT_ONCE, len(owners) // ROUNDS)):
+            part = await self._gathered(some)
+            found = await asyncio.to_thread(self._read, part, rules=not doubt.rules)
             damaged |= await self._perform(found, (), waiting)
-        return Outcome(frozenset(damaged), waiting)
+        return Outcome(frozenset(damaged), waiting, by_rules)
 
     # -- looking, in a worker
 
     def _rows(self, owners: Collection[str]) -> Mapping[str, tuple[Row, ...]]:
         return {owner: self._engine.rows(owner) for owner in owners}
+
+    async def _gathered(self, owners: Sequence[str]) -> dict[str, tuple[Row, ...]]:
+        """The rows of many owners; each owner's are of one moment."""
+        rows: dict[str, tuple[Row, ...]] = {}
+        for some in slices(owners, IN_A_TURN):
+            rows.update(self._rows(some))
+            await asyncio.sleep(0)
+        return rows
+
+    def _read(self, part: dict[str, tuple[Row, ...]], *, rules: bool) -> Found:
+        """What differs, with or without packet rules: these may just have been compared. Empties
+        `part`, which the loop would have to free otherwise."""
+        ours = {
+            owner: held if rules else tuple(row for row in held if not _is_rule(row))
+            for owner, held in part.items()
+        }
+        part.clear()
+        return _by_owner(ours, self._compared(ours))
 
     def _compared(self, part: Mapping[str, tuple[Row, ...]]) -> list[Difference]:
         rows = [
@@ -107,16 +167,16 @@ class Mender:
 
     async def _rules(self, doubt: Doubt) -> tuple[Found, list[Row]]:
         """What differs in our tables, if they are in doubt, and what in them is nobody's."""
-        everybody = self._rows(self._engine.owners)
+        everybody = await self._gathered(self._engine.owners)
         return await asyncio.to_thread(self._read_rules, everybody, doubt)
 
     def _read_rules(
-        self, everybody: Mapping[str, tuple[Row, ...]], doubt: Doubt
+        self, everybody: dict[str, tuple[Row, ...]], doubt: Doubt
     ) -> tuple[Found, list[Row]]:
         ours = {
-            owner: tuple(row for row in rows if isinstance(row, Table | Set | Chain | Element))
-            for owner, rows in everybody.items()
+            owner: tuple(row for row in rows if _is_rule(row)) for owner, rows in everybody.items()
         }
+        everybody.clear()  # as in `_read`
         wanted = {row.key for rows in ours.values() for row in rows}
         suspects = [key for key in doubt.suspects if key[0] in KINDS]
         found: Found = {}
@@ -144,18 +204,21 @@ class Mender:
                 waiting[owner] = min(pause, waiting.get(owner, pause))
             return not pause
 
-        ready = {
-            owner: some
-            for owner, wrong in found.items()
-            if (some := [each for each in wrong if may(owner, each.row.key)])
-        }
-        going = [row for row in left if may(OWNER, arena(row.key))]
-        done: Found = {}
-        if ready or going:
-            for part in self._engine.mending(ready, going):
-                done.update(part)
-                await asyncio.sleep(0)
-        self._tell(done, going)
+        report = _Report(noted=sum(map(len, found.values())) <= NOTED)
+        gone = going = [row for row in left if may(OWNER, arena(row.key))]
+        # the node's own rows first: elements of everybody need its sets
+        for some in slices(sorted(found, key=OWNER.__ne__) or [OWNER], IN_A_TURN):
+            ready = {
+                owner: wrong
+                for owner in some
+                if (wrong := [each for each in found.get(owner, ()) if may(owner, each.row.key)])
+            }
+            if ready or going:
+                for part in self._engine.mending(ready, going):
+                    self._take(part, report, now)
+                    await asyncio.sleep(0)
+            going = []
+        self._tell(report, gone, now)
         return frozenset(found) | ({OWNER} if left else frozenset())
 
     def is_held(self, key: RowKey) -> float:
@@ -163,34 +226,34 @@ class Mender:
         now = self._clock()
         return max(self.contest.until(key, now), self.contest.until(arena(key), now))
 
-    def _tell(self, done: Found, gone: Sequence[Row]) -> None:
-        now = self._clock()
-        mended = {
-            owner: some
-            for owner, wrong in done.items()
-            if (some := [each for each in wrong if each.mended])
-        }
-        self.repairs.update(
-            type(d.row).__name__.lower() for wrong in mended.values() for d in wrong
-        )
-        self.repairs.update(type(row).__name__.lower() for row in gone)
-        for owner, wrong in list(mended.items())[: TOLD if len(mended) <= TOLD else 0]:
-            self._log.event("warning", "Repaired", owner, _said([d.words for d in _leads(wrong)]))
-        if len(mended) > TOLD:
-            lines = [d.words for wrong in mended.values() for d in _leads(wrong)]
-            said = f"{len(mended)} owners: {_said(lines)}"
+    def _take(self, done: Found, report: _Report, now: float) -> None:
+        for owner, wrong in done.items():
+            mended = [each for each in wrong if each.mended]
+            if mended:
+                report.take(owner, mended)
+                self.repairs.update(type(each.row).__name__.lower() for each in mended)
+                if report.noted:
+                    self._note([each.row.key for each in mended], now)
+            failed = [each.words for each in wrong if each.refused]
+            if failed:
+                self._log.event("error", "NotRepaired", owner, _said(failed, len(failed)))
+
+    def _tell(self, report: _Report, gone: Sequence[Row], now: float) -> None:
+        if report.owners <= TOLD:
+            for owner, mended in report.first.items():
+                lines = [each.words for each in _leads(mended)]
+                self._log.event("warning", "Repaired", owner, _said(lines, len(lines)))
+        else:
+            said = f"{report.owners} owners: {_said(report.lines, report.count)}"
             self._log.event("warning", "Repaired", "node", said)
         if gone:
-            self._log.event("warning", "Removed", "node", _said([words(row) for row in gone]))
-        for owner, wrong in done.items():
-            failed = [d.words for d in wrong if d.refused]
-            if failed:
-                self._log.event("error", "NotRepaired", owner, _said(failed))
-        self._note(mended, gone, now)
+            self.repairs.update(type(row).__name__.lower() for row in gone)
+            lines = [words(row) for row in gone]
+            self._log.event("warning", "Removed", "node", _said(lines, len(lines)))
+            self._note({arena(row.key) for row in gone}, now)
 
-    def _note(self, mended: Found, gone: Sequence[Row], now: float) -> None:
-        keys = [d.row.key for wrong in mended.values() for d in wrong]
-        for key in self.contest.mended((*keys, *{arena(row.key) for row in gone}), now):
+    def _note(self, keys: Collection[RowKey], now: float) -> None:
+        for key in self.contest.mended(keys, now):
             said = (
                 f"somebody changes {shown(key)} again as soon as it is mended; it is now mended "
                 "every few seconds only. Find out who: `nft monitor`, `ip monitor`"
@@ -252,6 +315,17 @@ def _leads(wrong: Sequence[Difference]) -> Sequence[Difference]:
     return renamed or wrong
 
 
-def _said(lines: Sequence[str]) -> str:
-    more = f"; and {len(lines) - SAID} more" if len(lines) > SAID else ""
+def _said(lines: Sequence[str], count: int) -> str:
+    """The first of `count` lines."""
+    more = f"; and {count - SAID} more" if count > SAID else ""
     return "; ".join(lines[:SAID]) + more
+
+
+def slices(owners: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Owners in parts."""
+    for start in range(0, len(owners), size):
+        yield owners[start : start + size]
+
+
+def _is_rule(row: Row) -> bool:
+    return isinstance(row, Table | Set | Chain | Element)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from weft.agent.events import Log
-from weft.agent.mending import Doubt, Mender, shown
+from weft.agent.mending import IN_A_TURN, Doubt, Mender, shown, slices
 from weft.agent.node import OWNER, Node
 from weft.agent.notices import Heard, Notices, link_keys
 from weft.agent.sweep import Sweeper
@@ -110,6 +110,7 @@ class Watcher:
         self._looking: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._again: set[str] = set()
+        self._rules_again = False
         self._rest = 0.0
         self._host_rest = 0.0
         self._lost = 0.0
@@ -325,15 +326,16 @@ class Watcher:
 
     async def _mend(self, heard: Heard) -> None:
         again, self._again = self._again, set()
+        rules, self._rules_again = self._rules_again, False
         if heard.everything:
             await self._examine(Doubt(owners=self._engine.owners, rules=True))
             return
-        doubt = self._doubt(heard)
-        owners = {*doubt.owners, *again}
-        if owners or doubt.rules or doubt.suspects or doubt.strays:
-            await self._examine(doubt._replace(owners=owners), first=not again)
+        doubt = await self._doubt(heard)
+        doubt = doubt._replace(owners={*doubt.owners, *again}, rules=doubt.rules or rules)
+        if doubt.owners or doubt.rules or doubt.suspects or doubt.strays:
+            await self._examine(doubt, first=not (again or rules))
 
-    def _doubt(self, heard: Heard) -> Doubt:
+    async def _doubt(self, heard: Heard) -> Doubt:
         """What the notices say may be wrong, judged from memory."""
         keys = {
             *heard.keys,
@@ -341,7 +343,10 @@ class Watcher:
         }
         # what is contested is looked at when its time has come, whatever is said of it until then
         waits = {key: pause for key in keys if (pause := self._mender.is_held(key))}
-        known = self._engine.owners_of(keys)
+        known: dict[RowKey, str] = {}
+        for some in slices(self._engine.owners, IN_A_TURN) if keys else ():
+            known.update(self._engine.owners_of(keys, some))
+            await asyncio.sleep(0)
         for key, pause in waits.items():
             self._later(pause, self._look_again, known.get(key, OWNER))
         ready = [key for key in keys if key not in waits]
@@ -381,7 +386,9 @@ class Watcher:
     async def _examine(self, doubt: Doubt, *, first: bool = True) -> frozenset[str]:
         outcome = await self._mender.mend(doubt)
         # what was mended is looked at again: others may have been at it meanwhile
-        for owner in outcome.damaged:
+        if outcome.by_rules:
+            self._later(0.0 if first else SLOWEST, self._look_at_rules_again)
+        for owner in outcome.damaged - (outcome.by_rules - outcome.waiting.keys()):
             delay = outcome.waiting.get(owner, 0.0 if first else SLOWEST)
             if delay:
                 self._later(delay, self._look_again, owner)
@@ -391,6 +398,10 @@ class Watcher:
 
     def _look_again(self, owner: str) -> None:
         self._again.add(owner)
+        self._soon()
+
+    def _look_at_rules_again(self) -> None:
+        self._rules_again = True
         self._soon()
 
     # -- now and then

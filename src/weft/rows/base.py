@@ -23,7 +23,7 @@ RowKey = tuple[Any, ...]
 """First member: the row's class name; then whatever identifies the kernel object."""
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that a kernel can hold."""
 
     @property
