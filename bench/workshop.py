@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.lines import line
 from bench.run import Run
 from bench.scene import Place, say
-from weft.lab import calls, libc, private
+from weft.lab import calls, private
 from weft.lab.nodes import CLEAN_PATH
 from weft.model.errors import WeftError
 
@@ -34,7 +34,7 @@ _ENVIRONMENT = {"PATH": CLEAN_PATH, "HOME": "/root", "TERM": "dumb", "LANG": "C.
 def up(run: Run) -> None:
     """Cold once, then warm a few times, with a `down` after each."""
     place = run.scene.node()
-    calls.call(place.node, _hide)
+    calls.call(place.node, private.hide, WRITTEN)
     with tempfile.TemporaryDirectory(prefix="weft-bench-") as directory:
         checkout = Path(directory, "checkout")
         _copy(checkout)
@@ -78,17 +78,6 @@ def _judge(what: str, done: subprocess.CompletedProcess[bytes]) -> None:
     if done.returncode != 0:
         said = (done.stdout + done.stderr).decode(errors="replace")[-800:]
         raise WeftError(f"./dev {what} failed:\n{said}")
-
-
-def _hide() -> None:
-    """Runs inside the node: overlays over what the demo writes and lab nodes show."""
-    for path in WRITTEN:
-        if Path(path).is_dir():
-            upper, work = (f"{private.LAYERS}{path.replace('/', '-')}-{x}" for x in "uw")
-            Path(upper).mkdir()
-            Path(work).mkdir()
-            options = f"lowerdir={path},upperdir={upper},workdir={work}"
-            libc.mount("overlay", path, "overlay", 0, options)
 
 
 def _copy(target: Path) -> None:

@@ -27,6 +27,7 @@ import msgspec
 
 from weft.cni.install import place_launcher, write_conflist
 from weft.lab import calls, cluster, entering, snapshot, truth
+from weft.lab.invocation import one_object
 from weft.lab.nodes import CLEAN_PATH, Node, start_time
 from weft.lab.wiring import Wires
 
@@ -60,11 +61,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def json(self) -> dict[str, Any] | None:
         """Standard output if it is exactly one JSON object."""
-        try:
-            found = json.loads(self.stdout)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        return one_object(self.stdout)
 
     @property
     def code(self) -> int | None:
@@ -201,11 +198,17 @@ class Host:
                 stdout=log,
                 stderr=log,
             )
-        while wait and not self.answers():
-            assert self.is_running, f"the agent ended:\n{self.log()[-2000:]}"
-            assert time.monotonic() - began < READY_LIMIT, f"no answer:\n{self.log()[-2000:]}"
-            time.sleep(0.02)
+        if wait:
+            self.await_answer()
         return time.monotonic() - began
+
+    def await_answer(self) -> None:
+        """Until the agent answers; fails the test if it, or who keeps it, ends before."""
+        deadline = time.monotonic() + READY_LIMIT
+        while not self.answers():
+            assert self.is_running, f"the agent, or its keeper, ended:\n{self.log()[-2000:]}"
+            assert time.monotonic() < deadline, f"no answer:\n{self.log()[-2000:]}"
+            time.sleep(0.02)
 
     def answers(self) -> bool:
         """Whether the agent answers STATUS, whatever it says."""

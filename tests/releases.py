@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from machines import hide
+from machines import WRITTEN
 
-from acceptance import READY_LIMIT, Host
-from weft.lab import calls, cluster, snapshot
+from acceptance import Host
+from weft.lab import calls, cluster, private, snapshot
 from weft.lab.nodes import CLEAN_PATH, Node, start_time
 from weft.lab.wiring import Wires
 
@@ -162,7 +162,7 @@ class KeptHost(Host):
     """A host whose agent is that of a release, kept by deploy/weft-supervise."""
 
     def __init__(self, node: Node, wires: Wires, release: Laid) -> None:
-        calls.call(node, hide)
+        calls.call(node, private.hide, WRITTEN)
         super().__init__(node, wires)
         calls.call(node, _point, release.program)
         for path in (cluster.BINS / "weft",):
@@ -181,10 +181,8 @@ class KeptHost(Host):
                 stderr=log,
                 start_new_session=True,
             )
-        while wait and not self.answers():
-            assert self.is_running, f"the supervisor ended:\n{self.log()[-2000:]}"
-            assert time.monotonic() - began < READY_LIMIT, f"no answer:\n{self.log()[-2000:]}"
-            time.sleep(0.02)
+        if wait:
+            self.await_answer()
         return time.monotonic() - began
 
     def snapshot(self) -> snapshot.Snapshot:

@@ -15,24 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from weft.lab import calls, libc, nodes, private, snapshot, wiring
+from weft.lab import calls, nodes, private, snapshot, wiring
 from weft.lab.nodes import CLEAN_PATH, Node
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WRITTEN = ("/usr/local", "/usr/lib/cni", "/var/log")
 STATE = (*snapshot.STATE, *WRITTEN[1:], "/usr/local/bin", "/opt", "/etc/systemd", "/run/weft-query")
 ENVIRONMENT = {"PATH": CLEAN_PATH, "WEFT_VENV": sys.prefix, "HOME": "/root", "TERM": "dumb"}
-
-
-def hide() -> None:
-    """Lay an overlay over each directory that `up` writes. Runs inside the node."""
-    for path in WRITTEN:
-        if Path(path).is_dir():
-            upper, work = (f"{private.LAYERS}{path.replace('/', '-')}-{x}" for x in "uw")
-            Path(upper).mkdir()
-            Path(work).mkdir()
-            options = f"lowerdir={path},upperdir={upper},workdir={work}"
-            libc.mount("overlay", path, "overlay", 0, options)
 
 
 def _state() -> dict[str, dict[str, int]]:
@@ -104,7 +93,7 @@ def machine(name: str, *, uplink: bool = True) -> Iterator[Machine]:
         if wires is not None:
             wiring.connect(wires, node, 0)
             _wait_for_addresses(node)
-        calls.call(node, hide)
+        calls.call(node, private.hide, WRITTEN)
         yield Machine(node)
     finally:
         nodes.stop(node)

@@ -73,3 +73,10 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert path.exists(), f"{page.name}: {target}"
         if anchor and path.suffix == ".md":
             assert anchor[1:] in headings(path), f"{page.name}: {target}{anchor}"
+
+
+def test_index_of_the_documentation_leads_to_every_page() -> None:
+    index = CHECKOUT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target, _ in LINK.findall(index.read_text())}
+    pages = set((CHECKOUT / "docs").rglob("*.md")) - {index}
+    assert {str(page.relative_to(CHECKOUT)) for page in pages - linked} == set()

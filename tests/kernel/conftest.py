@@ -14,6 +14,7 @@ from itertools import count as counter
 from pathlib import Path
 
 import pytest
+from launching import Launcher
 
 from weft.lab import calls, cluster, entering, nodes, snapshot, wiring
 from weft.lab.cluster import LabPod
@@ -92,3 +93,18 @@ def new_pod(agent_node: Node) -> Iterator[Callable[[str], LabPod]]:
             return pod
 
         yield make
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["static", "sanitized"])
+def compiled(request: pytest.FixtureRequest) -> Iterator[Launcher]:
+    """The launcher, compiled as it is shipped and once more with sanitizers."""
+    launcher = Launcher(sanitize=request.param)
+    yield launcher
+    launcher.remove()
+
+
+@pytest.fixture
+def launcher(compiled: Launcher) -> Launcher:
+    """The same, with directories as they were at first."""
+    compiled.clear()
+    return compiled

@@ -22,9 +22,10 @@ from namespace_fixture import new_namespace, on_a_node
 
 from weft.agent import firewalls
 from weft.agent.addresses import Addresses
+from weft.agent.asking import Order
 from weft.agent.events import Log
 from weft.agent.firewalls import Firewalls
-from weft.agent.foreign import Order, Seen, look
+from weft.agent.foreign import Seen, look
 from weft.agent.insistence import Insistence
 from weft.agent.node import Node
 from weft.cli.checks_firewalls import firewalls as diagnosed

@@ -10,7 +10,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,19 +24,6 @@ from weft.wire.local import (
     encode_cni_answer,
     encode_frame,
 )
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["static", "sanitized"])
-def compiled(request: pytest.FixtureRequest) -> Iterator[Launcher]:
-    launcher = Launcher(sanitize=request.param)
-    yield launcher
-    launcher.remove()
-
-
-@pytest.fixture
-def launcher(compiled: Launcher) -> Launcher:
-    compiled.clear()
-    return compiled
 
 
 def test_hands_over_environment_input_and_type_name(launcher: Launcher) -> None:

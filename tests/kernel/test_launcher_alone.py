@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,6 @@ from weft.wire.local import CniAnswer, CniRequest, encode_cni_answer
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 VERBS = [("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)]
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["static", "sanitized"])
-def compiled(request: pytest.FixtureRequest) -> Iterator[Launcher]:
-    launcher = Launcher(sanitize=request.param)
-    yield launcher
-    launcher.remove()
-
-
-@pytest.fixture
-def launcher(compiled: Launcher) -> Launcher:
-    compiled.clear()
-    return compiled
 
 
 @pytest.mark.parametrize(

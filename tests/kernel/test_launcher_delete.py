@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,19 +17,6 @@ from weft.model.attachment import AttachmentKey
 from weft.wire.local import FLAG_QUEUED, NETNS_NONE, CniAnswer, CniRequest, encode_cni_answer
 
 KEY = AttachmentKey("weft", "c1", "eth0")
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["static", "sanitized"])
-def compiled(request: pytest.FixtureRequest) -> Iterator[Launcher]:
-    launcher = Launcher(sanitize=request.param)
-    yield launcher
-    launcher.remove()
-
-
-@pytest.fixture
-def launcher(compiled: Launcher) -> Launcher:
-    compiled.clear()
-    return compiled
 
 
 def only_queued(launcher: Launcher) -> Queued:

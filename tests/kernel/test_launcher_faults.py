@@ -25,12 +25,6 @@ def compiled() -> Iterator[Launcher]:
     launcher.remove()
 
 
-@pytest.fixture
-def launcher(compiled: Launcher) -> Launcher:
-    compiled.clear()
-    return compiled
-
-
 def injected(launcher: Launcher, *faults: str) -> subprocess.CompletedProcess[bytes]:
     """A DEL with faults at the system calls that strace's `inject` names."""
     return subprocess.run(

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from weft.agent import foreign
+from weft.agent.asking import Order
 from weft.firewalls import advice, docker, firewalld, ufw
 from weft.firewalls.admission import MARK, admissions
 from weft.firewalls.flows import Question, Uplink
@@ -327,7 +328,7 @@ def test_bridge_below_vlans_is_looked_for_and_a_circle_ends(
     monkeypatch.setattr(foreign, "find_link", lambda _, name: {x.name: x for x in links}.get(name))
     monkeypatch.setattr(foreign, "find_index", lambda _, at: {x.ifindex: x for x in links}.get(at))
     found = foreign.question_of(
-        foreign.Order(uplinks=dict(enumerate(("br0", "br0.7", "br0.7.8", "ring", "eth0", "gone"))))
+        Order(uplinks=dict(enumerate(("br0", "br0.7", "br0.7.8", "ring", "eth0", "gone"))))
     )
     assert [(each.index, each.bridge, each.tagged) for each in found.uplinks.values()] == [
         (2, "br0", False),

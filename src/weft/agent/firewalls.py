@@ -15,8 +15,9 @@ import time
 import msgspec
 
 from weft.agent.addresses import Addresses
+from weft.agent.asking import Order
 from weft.agent.events import Log
-from weft.agent.foreign import Order, Seen, look, record_path
+from weft.agent.foreign import Seen, look, record_path
 from weft.agent.insistence import Insistence
 from weft.agent.node import Node
 from weft.agent.tending import tend

@@ -1,39 +1,34 @@
 """One look at the packet filters of others, and asking them to let pods pass. For a worker.
 
 Reads all of them, has them judged, and - where the settings say `admit` - makes each firewall that
-offers a place hold just our admissions; with `report` whatever we once asked for is taken back.
-Every step is idempotent: a look that was cut short is made good by the next one.
+offers a place hold just our admissions (`agent.asking`); with `report` whatever we once asked for
+is taken back. Every step is idempotent: a look that was cut short is made good by the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from weft.engines import firewalld as firewalld_engine
+from weft.agent.asking import Deeds, Order, ask_all
 from weft.engines import iptables
-from weft.engines import ufw as ufw_engine
-from weft.firewalls import docker, firewalld, ufw
-from weft.firewalls.admission import Admission, admissions
+from weft.firewalls import docker
 from weft.firewalls.advice import WORDS
-from weft.firewalls.flows import FORWARD, Question, Uplink
+from weft.firewalls.flows import Question, Uplink
 from weft.firewalls.judge import Judgement, judge
 from weft.firewalls.legacy import read_saved
-from weft.firewalls.owners import owners_of
 from weft.firewalls.report import reported
-from weft.kernel.host import Network, read_host
+from weft.kernel.host import read_host
 from weft.kernel.netlink import Failure, Socket
 from weft.kernel.nftables.foreign import ForeignReader
-from weft.kernel.nftables.foreign_rules import change_rules
 from weft.kernel.routes import PROTOCOL
 from weft.kernel.rtnetlink import find_index, find_link, open_socket
 from weft.model.attachment import LINK_PREFIX
 from weft.model.errors import WeftError
 from weft.model.settings import PathSettings
 from weft.render.sets import TABLE
-from weft.rows.firewalls import ForeignChain, Ruleset
+from weft.rows.firewalls import Ruleset
 from weft.rows.rules import Family
 from weft.wire.status import ForeignFirewall
 
@@ -41,18 +36,6 @@ NETLINK_ROUTE = 0
 RECORD = "firewalld-sources"
 MOST_VLANS = 8  # one on the other
 FAMILIES = {4: Family.IPV4, 6: Family.IPV6}
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for. `admit` None: only look. `record`: the file of `engines.firewalld`;
-    `spare`: firewalls that are left as they are this time."""
-
-    pools: tuple[Network, ...] = ()
-    families: tuple[int, ...] = (4, 6)
-    uplinks: dict[int, str] = {}
-    admit: bool | None = None
-    record: Path = Path("/nonexistent")
-    spare: frozenset[str] = frozenset()
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,24 +49,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     legacy: bool = False
 
 
-class _Deeds:
-    """What is done in one look."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.taken_back: list[tuple[str, str]] = []
-        self.troubles: list[str] = []
-
-    def note(self, owner: str, held: Iterable[str], wanted: Iterable[str]) -> None:
-        """From what was held to what is wanted."""
-        before, after = set(held), set(wanted)
-        self.asked += [(owner, words) for words in sorted(after - before)]
-        self.taken_back += [(owner, words) for words in sorted(before - after)]
-
-
 def look(order: Order) -> Seen:
     """Look, act, and look again where something was changed. What fails is among the troubles."""
-    deeds = _Deeds()
+    deeds = Deeds()
     judgements: tuple[Judgement, ...] = ()
     ruleset = Ruleset()
     try:
@@ -92,7 +60,7 @@ def look(order: Order) -> Seen:
         deeds.troubles += _unseen(question)
         judgements = judge(ruleset, question)
         if order.admit is not None:
-            _ask_all(order, ruleset, judgements, deeds)
+            ask_all(order, ruleset, judgements, deeds)
         if deeds.asked or deeds.taken_back:
             ruleset = read_all([])
             judgements = judge(ruleset, question)
@@ -195,101 +163,3 @@ def _unseen(question: Question) -> list[str]:
         f"the kernel has legacy ebtables ({', '.join(loaded)}), and what they do to frames of "
         f"bridge {' and '.join(bridges)} is not judged: see `ebtables-legacy -L`"
     ]
-
-
-def _ask_all(
-    order: Order, ruleset: Ruleset, judgements: Sequence[Judgement], deeds: _Deeds
-) -> None:
-    wanted = admissions(order.pools) if order.admit else ()
-    forward = [
-        each
-        for each in judgements
-        if each.chain.hook is not None and each.chain.hook.number == FORWARD
-    ]
-    hampering = [each for each in forward if each.drops or each.unclear]
-    for owner, ask in (("docker", _ask_docker), ("ufw", _ask_ufw), ("firewalld", _ask_firewalld)):
-        if owner in order.spare:
-            continue
-        try:
-            ask(order, ruleset, hampering, wanted, deeds)
-        except WeftError as error:
-            deeds.troubles.append(error.message)
-
-
-def _ask_docker(
-    order: Order,
-    ruleset: Ruleset,
-    hampering: Sequence[Judgement],
-    wanted: Collection[Admission],
-    deeds: _Deeds,
-) -> None:
-    for chain in docker.chains(ruleset):
-        held = {each for _, each in docker.standing(chain)}
-        # once asked for it stays, as it is what keeps the chain from dropping
-        needed = bool(held) or any(_leads(each, chain) for each in hampering)
-        mine = [each for each in wanted if each.prefix.version == docker.VERSIONS[chain.family]]
-        due = mine if needed else []
-        if chain.source == "legacy":
-            iptables.change(list(docker.commands(chain, due)))
-        else:
-            change_rules(docker.changes(chain, due))
-        before = [each.words if each is not None else "a rule that was changed" for each in held]
-        deeds.note("docker", before, [each.words for each in due])
-
-
-def _leads(judgement: Judgement, chain: ForeignChain) -> bool:
-    base = judgement.chain
-    return (base.source, base.family, base.table) == (
-        chain.source,
-        chain.family,
-        chain.table,
-    ) and chain.name in judgement.leads_to
-
-
-def _ask_ufw(
-    order: Order,
-    ruleset: Ruleset,
-    hampering: Sequence[Judgement],
-    wanted: Collection[Admission],
-    deeds: _Deeds,
-) -> None:
-    kept = ufw_engine.kept()
-    held = ufw.standing(kept.rules)
-    needed = any("ufw" in owners_of(each) for each in hampering)
-    due = wanted if held or (needed and ufw.is_enabled(kept.configuration)) else ()
-    if set(due) != held:
-        ufw_engine.change(ufw.commands(held, due))
-        deeds.note("ufw", (each.words for each in held), (each.words for each in due))
-
-
-def _ask_firewalld(
-    order: Order,
-    ruleset: Ruleset,
-    hampering: Sequence[Judgement],
-    wanted: Collection[Admission],
-    deeds: _Deeds,
-) -> None:
-    ours = firewalld_engine.recorded(order.record)
-    needed = bool(ours) or any("firewalld" in owners_of(each) for each in hampering)
-    if not needed or not firewalld_engine.BUS.exists():
-        return
-    prefixes = list(dict.fromkeys(each.prefix for each in wanted))
-    with firewalld_engine.Firewalld() as bus:
-        if not bus.is_running():
-            return
-        zones = bus.zones({*ours, *map(str, prefixes)})
-        plan = firewalld.plan(prefixes, ours, zones)
-        deeds.troubles += (f"firewalld: {each}" for each in plan.refused)
-        if plan.bind:
-            firewalld_engine.record(order.record, [*ours, *plan.bind])
-        for source in plan.bind:
-            bus.bind(firewalld.ZONE, source)
-            deeds.asked.append(("firewalld", f"from {source}"))
-        for source in plan.take_back:
-            bus.release(firewalld.ZONE, source)
-            deeds.taken_back.append(("firewalld", f"from {source}"))
-        gone = {*plan.take_back, *plan.forget}
-        if gone:
-            firewalld_engine.record(
-                order.record, (each for each in (*ours, *plan.bind) if each not in gone)
-            )

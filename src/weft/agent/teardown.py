@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from weft.agent import journal_file
+from weft.agent.asking import Order
 from weft.agent.events import Log
-from weft.agent.foreign import Order, look, record_path
+from weft.agent.foreign import look, record_path
 from weft.agent.forwarding import give_back
 from weft.agent.given import given_path, refuse_newer, stored
 from weft.agent.journal import Journal, remove_journal

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 from weft.lab import entering
 
@@ -29,29 +29,31 @@ def nonce() -> bytes:
     return _MARK + os.urandom(_LENGTH - len(_MARK))
 
 
-class Ear:
-    """A packet socket on one interface of a namespace. `ifname` None: on all of them."""
+class _Raw:
+    """A packet socket in a namespace; closed at the end of a `with` block."""
+
+    def __init__(self, network: str | Path, ifname: str, protocol: int) -> None:
+        self.socket = entering.socket_in(network, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        with entering.network(network):
+            self.socket.bind((ifname, protocol))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+class Ear(_Raw):
+    """Hears one interface of a namespace. `ifname` None: all of them."""
 
     def __init__(
         self, network: str | Path, ifname: str | None = "eth0", outgoing: bool = False
     ) -> None:
-        self.socket = entering.socket_in(network, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        super().__init__(network, ifname or "", _EVERY)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        with entering.network(network):
-            self.socket.bind((ifname or "", _EVERY))
         self.outgoing = outgoing
         self.kept: list[bytes] = []
-
-    def __enter__(self) -> Ear:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.socket.close()
 
     def _drain(self, patience: float) -> bool:
         if not select.select([self.socket], [], [], max(0.0, patience))[0]:
@@ -87,24 +89,11 @@ def _marks(frame: bytes) -> Iterator[bytes]:
         place = frame.find(_MARK, place + 1)
 
 
-class Mouth:
+class Mouth(_Raw):
     """Sends whole frames from an interface of a namespace."""
 
     def __init__(self, network: str | Path, ifname: str = "eth0") -> None:
-        self.socket = entering.socket_in(network, socket.AF_PACKET, socket.SOCK_RAW, 0)
-        with entering.network(network):
-            self.socket.bind((ifname, 0))
-
-    def __enter__(self) -> Mouth:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.socket.close()
+        super().__init__(network, ifname, 0)
 
     def say(self, frame: bytes) -> None:
         self.socket.send(frame)

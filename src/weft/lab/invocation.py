@@ -45,11 +45,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def json(self) -> dict[str, Any] | None:
         """Standard output when it is exactly one JSON object, else None."""
-        try:
-            found = json.loads(self.stdout)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        return one_object(self.stdout)
 
     @property
     def code(self) -> int | None:
@@ -66,6 +62,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         details = (self.json or {}).get("details") or ""
         code = f" code {self.code}" if self.code is not None else ""
         return f"{self.plugin} {self.verb}: exit {self.status}{code} {said} {details}"[:400].strip()
+
+
+def one_object(output: bytes) -> dict[str, Any] | None:
+    """The JSON object that the output is, None where it is anything else."""
+    try:
+        found = json.loads(output)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def find(kind: str, bins: Sequence[Path], root: Path = Path("/")) -> Path:

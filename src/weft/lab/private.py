@@ -35,8 +35,7 @@ def build(keep: Sequence[str] = ()) -> None:
     libc.mount("tmpfs", "/run", "tmpfs", options="mode=755")
     for name in (LAYERS, "/run/netns", "/run/lock"):
         Path(name).mkdir()
-    for path in OVERLAID:
-        _overlay(path)
+    hide(OVERLAID)
     for path in EMPTY:
         Path(path).mkdir(parents=True, exist_ok=True)
         libc.mount("tmpfs", path, "tmpfs", options="mode=755")
@@ -48,11 +47,17 @@ def build(keep: Sequence[str] = ()) -> None:
     _identity()
 
 
-def _overlay(path: str) -> None:
-    upper, work = (f"{LAYERS}{path.replace('/', '-')}-{part}" for part in ("upper", "work"))
-    Path(upper).mkdir(mode=0o755)
-    Path(work).mkdir()
-    libc.mount("weft-lab", path, "overlay", 0, f"lowerdir={path},upperdir={upper},workdir={work}")
+def hide(paths: Sequence[str]) -> None:
+    """Lay an overlay over each of these directories that there is: what is written to it stays in
+    the node. Runs inside the node."""
+    for path in paths:
+        if not Path(path).is_dir():
+            continue
+        upper, work = (f"{LAYERS}{path.replace('/', '-')}-{part}" for part in ("upper", "work"))
+        Path(upper).mkdir(mode=0o755)
+        Path(work).mkdir()
+        options = f"lowerdir={path},upperdir={upper},workdir={work}"
+        libc.mount("weft-lab", path, "overlay", 0, options)
 
 
 def _sys() -> None:

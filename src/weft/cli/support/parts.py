@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import sqlite3
-import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Callable
@@ -29,6 +27,7 @@ from weft.cli.client import Client
 from weft.cli.doctor import diagnose
 from weft.cli.machine import Machine
 from weft.cli.support.redaction import Redactor
+from weft.engines import programs
 from weft.kernel import files
 from weft.model.attachment import LINK_PREFIX
 from weft.model.errors import NotFound, WeftError
@@ -42,7 +41,6 @@ LARGEST = 16 << 20  # octets a part
 LOG_TAIL = 2 << 20
 JOURNAL_LINES = 5000
 ROWS = 20_000  # of a table
-SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"
 LOG = Path("/var/log/weft/agent.log")
 TABLES = {
     "journal": ("attachment", "cooling", "given", "meta"),
@@ -273,14 +271,8 @@ def _tail(path: Path) -> str | None:
     return None if content is None else content[-LOG_TAIL:].decode(errors="replace")
 
 
-def _output(program: str, *arguments: str) -> str:
-    found = shutil.which(program, path=SEARCH)
-    if found is None:
-        raise NotFound(f"{program} is not installed")
-    done = subprocess.run([found, *arguments], capture_output=True, timeout=PATIENCE, check=False)
-    if done.returncode != 0:
-        raise NotFound(f"{program} {' '.join(arguments)} ended with {done.returncode}")
-    return done.stdout[:LARGEST].decode(errors="replace")
+def _output(*argv: str) -> str:
+    return programs.run(argv, patience=PATIENCE)
 
 
 def _database(scene: Scene, path: Path, tables: tuple[str, ...]) -> Any:
