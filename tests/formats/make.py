@@ -20,6 +20,8 @@ from weft.agent.given import Given
 from weft.agent.journal import FORMAT as JOURNAL_FORMAT
 from weft.agent.journal import Journal
 from weft.model.attachment import Assigned, Attachment, AttachmentKey, NamespaceId, PodRef
+from weft.model.bandwidth import Bandwidth
+from weft.model.ports import PortMapping
 from weft.store.contract import Change
 from weft.store.sqlite import SqliteStore
 from weft.store.sqlite_file import FORMAT as STORE_FORMAT
@@ -28,6 +30,7 @@ from weft.wire.local import VERSION, CniRequest, encode_cni_request
 BOOT = "11111111-2222-3333-4444-555555555555"
 GIVEN = [("net/ipv4/ip_forward", "0", "1")]
 COOLING = [("10.244.0.9", 7, 12.5)]
+PORTS = (PortMapping(protocol="udp", host_port=5353, container_port=53, host_ip="10.0.0.1"),)
 OBJECTS = {
     "/ippools/default-ipv4": b'{"apiVersion":"weft.dev/v1alpha1","kind":"IPPool",'
     b'"metadata":{"name":"default-ipv4"},"spec":{"cidr":"10.244.0.0/16"}}',
@@ -43,8 +46,8 @@ REQUEST = CniRequest(
 )
 
 
-def held() -> Attachment:
-    """The attachment that every journal of a fixture holds."""
+def held(number: int = JOURNAL_FORMAT) -> Attachment:
+    """The attachment that the journal of this format holds."""
     key = AttachmentKey("net", "c1", "eth0")
     return Attachment(
         key=key,
@@ -60,6 +63,8 @@ def held() -> Attachment:
         pod=PodRef(namespace="blue", name="web", uid="u-1"),
         labels={"app": "web"},
         version="1.1.0",
+        ports=PORTS if number > 2 else (),
+        bandwidth=Bandwidth(ingress_rate=8_000_000) if number > 2 else Bandwidth(),
     )
 
 

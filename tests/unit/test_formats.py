@@ -63,7 +63,7 @@ def test_a_journal_of_each_format_is_read_and_brought_up_to_date(
         content = journal.read()
         journal.close()
         assert journal.fresh == ""
-        assert content.attachments == [make.held()]
+        assert content.attachments == [make.held(number)]
         assert content.cooling == make.COOLING
         assert content.given == make.GIVEN
         assert content.seen == (make.OBJECTS if number > 1 else {})

@@ -158,6 +158,8 @@ class Attacher:
             sandbox=request.netns or "",
             pod=request.wishes.pod,
             labels=request.wishes.labels,
+            ports=request.wishes.ports,
+            bandwidth=request.wishes.bandwidth,
             masquerade=self._node.masquerades(request.conf.ip_masq),
             via4=not routed,
             via6=facts.way_out6 and not routed,

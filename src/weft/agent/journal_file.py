@@ -5,9 +5,10 @@ disk keeps from us (full, read-only, failing) is an error and changes nothing; w
 checksum calls damaged is set aside. SQLite has no checksums of its own in this mode, and a flipped
 bit in an address would be issued twice, so every row carries a CRC-32 of its content.
 
-Format 2 keeps its number in two places, the header and the table `meta`: a newer one is believed
-only where both agree, so that a flipped bit is damage and not a refusal to start. Format 1 had
-neither checksums nor `seen`; it is read whole and written again in one transaction.
+From format 2 on the number is kept in two places, the header and the table `meta`: a newer one is
+believed only where both agree, so that a flipped bit is damage and not a refusal to start. Format 1
+had neither checksums nor `seen`; it is read whole and written again in one transaction. Format 3
+knows ports and bandwidth in an attachment's record, which a reader of format 2 would leave out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import msgspec
 from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.errors import Unsupported, WeftError
 
-FORMAT = 2
+FORMAT = 3
 SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE attachment (network TEXT NOT NULL, container TEXT NOT NULL, "
@@ -160,6 +161,15 @@ def _read_first(db: sqlite3.Connection) -> Content:
     )
 
 
+def _raise_second(db: sqlite3.Connection) -> None:
+    """A file of format 2 as one of this format: the records are read as they are."""
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE meta SET value = ? WHERE name = 'format'", (str(FORMAT),))
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+    db.execute("COMMIT")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def _attachment(record: object, total: object) -> Attachment | None:
     if not isinstance(record, bytes) or zlib.crc32(record) != total:
         return None
@@ -232,13 +242,15 @@ def _bring_up_to_date(db: sqlite3.Connection, path: Path, boot_id: str) -> str:
     written, header = int(str(meta.get("format"))), db.execute("PRAGMA user_version").fetchone()[0]
     if written > FORMAT and header == written:
         raise _newer(path, written)
-    if (written, header) not in ((1, 0), (FORMAT, FORMAT)):
+    if (written, header) not in ((1, 0), (2, 2), (FORMAT, FORMAT)):
         raise ValueError(f"it says format {written} and {header}")
     if meta.get("boot") != boot_id:
         write(db, Content([], [], [], {}), boot_id)
         return "the machine has rebooted; no container of the last boot lives"
     if written == 1:
         write(db, _read_first(db), boot_id)
+    elif written == 2 and tables.issuperset(TABLES):
+        _raise_second(db)
     elif not tables.issuperset(TABLES):
         raise ValueError(f"the table {min(set(TABLES) - tables)} is missing")
     return ""

@@ -8,7 +8,8 @@ killed in it, at which an agent of the older release finds files that it cannot 
 follows when the older agent serves, or while nobody of this release can have the files open.
 
 Only forms are given up that the older release does not know: checksums, and what was seen of the
-store. What cannot be lowered stays whole, and this release goes on serving.
+store; host ports and bandwidth end with the older agent's start, which knows no rules for them.
+What cannot be lowered stays whole, and this release goes on serving.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 _BACK: dict[str, dict[int, tuple[str, ...]]] = {
     "journal": {
+        # ports and bandwidth stay in the records, where an older reader passes over them
+        3: (
+            "UPDATE meta SET value = '2' WHERE name = 'format'",
+            "PRAGMA user_version = 2",
+        ),
         2: (
             "ALTER TABLE attachment DROP COLUMN sum",
             "ALTER TABLE cooling DROP COLUMN sum",
@@ -40,7 +46,7 @@ _BACK: dict[str, dict[int, tuple[str, ...]]] = {
             "DROP TABLE seen",
             "UPDATE meta SET value = '1' WHERE name = 'format'",
             "PRAGMA user_version = 0",
-        )
+        ),
     },
     "store": {
         2: (

@@ -13,6 +13,9 @@ from typing import Literal
 
 import msgspec
 
+from weft.model.bandwidth import Bandwidth
+from weft.model.ports import PortMapping
+
 LINK_PREFIX = "wf"
 HOST_LINK_LENGTH = len(LINK_PREFIX) + 13
 LIVE_GROUP = 0x77656674
@@ -111,6 +114,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: float = 0.0  # wall clock, for display only
     begun_ns: int = 0  # CLOCK_BOOTTIME at its ADD: a DEL that was queued earlier is not about it
     version: str = ""  # the CNI version of the ADD
+    ports: tuple[PortMapping, ...] = ()  # what the node publishes for it
+    bandwidth: Bandwidth = Bandwidth()
     heard: bool = True  # False: the agent ended before it answered, so its runtime may not know
 
     def having(self, state: Literal["intent", "ready", "leaving"]) -> Attachment:

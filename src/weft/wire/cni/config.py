@@ -38,6 +38,11 @@ class Conf(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ips: tuple[str, ...] = ()  # static wish, the last in precedence; see wishes.py
     mac: str = ""
     labels: dict[str, str] = {}
+    # limits in bits a second and bits; as the reference plugin `bandwidth` spells them
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
 
 
 class Ipam(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +88,7 @@ class PluginDocument(Head, frozen=True, kw_only=True, rename="camel"):
 _HEAD = ("cniVersion", "name")
 _CONF_SHAPE = shape(
     "type", "mtu", "ipMasq", "pools", "ips", "mac", "labels",
+    "ingressRate", "ingressBurst", "egressRate", "egressBurst",
     dns=shape("nameservers", "domain", "search", "options"),
 )  # fmt: skip
 _PLUGIN_SHAPE = shape(*_HEAD, "runtimeConfig", "prevResult", "args", ipam=shape("type"))
@@ -99,6 +105,7 @@ _HEAD_SHAPE = shape(*_HEAD)
 KEYS = shape(
     *_HEAD, "type", "mtu", "ipMasq", "pools", "ips", "mac", "labels", "dns", "ipam", "args",
     "runtimeConfig", "prevResult", "cni.dev/valid-attachments", "cni.dev/attachments",
+    "ingressRate", "ingressBurst", "egressRate", "egressBurst",
 )  # fmt: skip
 """Every key at the top of a configuration that any verb reads."""
 _TYPE = re.compile(r"[A-Za-z0-9_.][^/\\\x00-\x1f\x7f]*")

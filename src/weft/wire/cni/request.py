@@ -117,7 +117,9 @@ def _attach(environment: Environment, obj: JsonObject, network: str, version: st
         runtime_config=document.runtime_config,
         args_cni=args_cni,
         prev_result=None if previous is None else decode_result(previous, version),
-        wishes=wishes.resolve(document.runtime_config, args_cni, environment.args, conf),
+        wishes=wishes.resolve(
+            document.runtime_config, args_cni, environment.args, conf, document.args
+        ),
     )
 
 

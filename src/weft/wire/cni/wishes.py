@@ -1,4 +1,4 @@
-"""What a container asks for beyond an interface: addresses, MAC, pod, labels, annotations.
+"""What a container asks for beyond an interface: addresses, MAC, pod, labels, ports, bandwidth.
 
 A wish may come from four places, and everywhere the same one wins:
 
@@ -21,6 +21,7 @@ import msgspec
 
 from weft.model.addresses import Address, parse_address
 from weft.model.attachment import PodRef
+from weft.model.bandwidth import Bandwidth
 from weft.model.errors import Invalid
 from weft.model.names import (
     MAX_ANNOTATION_BYTES,
@@ -29,6 +30,8 @@ from weft.model.names import (
     check_labels,
     printable,
 )
+from weft.model.ports import PortMapping
+from weft.wire.cni import traffic_wishes
 from weft.wire.cni.config import Conf
 from weft.wire.cni.document import convert, project, shape
 from weft.wire.cni.environment import Args
@@ -44,6 +47,7 @@ _POD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _POD_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _PAIR = re.compile(r"([^:=]*)[:=]([^:=]*)")
 
+NOTHING: Mapping[str, object] = {}
 T = TypeVar("T")
 Source = tuple[str, str, T]  # where it stands, the reason of an error there, what it says
 
@@ -56,6 +60,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     pod: PodRef = PodRef()
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    ports: tuple[PortMapping, ...] = ()
+    bandwidth: Bandwidth = Bandwidth()
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,9 +88,16 @@ class _ArgsCni(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolve(
-    runtime_config: Mapping[str, object], args_cni: Mapping[str, object], args: Args, conf: Conf
+    runtime_config: Mapping[str, object],
+    args_cni: Mapping[str, object],
+    args: Args,
+    conf: Conf,
+    foreign_args: Mapping[str, object] = NOTHING,
 ) -> Wishes:
-    """The wishes of one request; raises Invalid naming the place (code 4 in CNI_ARGS, else 7)."""
+    """The wishes of one request; raises Invalid naming the place (code 4 in CNI_ARGS, else 7).
+
+    `foreign_args` is the whole of `args`, of which Mesos uses a part of its own.
+    """
     runtime = convert(project(runtime_config, _RUNTIME_SHAPE), _Runtime, "runtimeConfig")
     cni = convert(project(args_cni, _ARGS_CNI_SHAPE), _ArgsCni, "args.cni")
     variables = dict(args)
@@ -108,6 +121,8 @@ def resolve(
         pod=_pod(variables) if variables else PodRef(),
         labels=_labels(runtime, cni, variables.get("WEFT_LABELS", ""), conf),
         annotations=runtime.annotations,
+        ports=traffic_wishes.ports(runtime_config, foreign_args),
+        bandwidth=traffic_wishes.bandwidth(runtime_config, runtime.annotations, conf),
     )
 
 
