@@ -17,6 +17,7 @@ import msgspec
 
 from weft.agent.api import Api
 from weft.agent.events import Log
+from weft.agent.ports import Entry
 from weft.agent.server import Connection, Server
 from weft.agent.table import Attachments
 from weft.model.attachment import Assigned, Attachment, AttachmentKey, PodRef
@@ -37,6 +38,7 @@ class Fake:
         self.store = MemoryStore()
         self.log = Log(level="error")
         self.attachments = Attachments()
+        self.ports: list[Entry] = []
         self.answer = Status(version="0.1.0", node="node-a", ready=True)
         self.use = IpamShow(node="node-a")
         self.audit = IpamCheck()

@@ -25,6 +25,7 @@ from weft.rows.rules import (
     Element,
     Expression,
     ExtensionHeader,
+    Fib,
     Lookup,
     Masquerade,
     Meta,
@@ -88,6 +89,9 @@ def test_every_chain_on_a_hook_asks_for_our_links_or_our_addresses() -> None:
         if chain.hook is None:
             continue
         for rule in chain.rules[:1]:
+            if isinstance(rule[0], Fib):
+                assert rule[0].flags == ("daddr",), "addresses of the node alone"
+                continue
             kinds = [(item.key if isinstance(item, Meta) else None) for item in rule]
             assert kinds[0] in {"iifname", "oifname"}
             assert rule[1] in (Compare(op="==", value=b"wf"), Compare(op="!=", value=b"wf"))
@@ -133,10 +137,18 @@ def test_opening_a_node_replaces_the_rules_of_the_chain_that_closes_it() -> None
     assert old.hook == new.hook
 
 
-def test_without_masquerade_there_is_no_translation_at_all() -> None:
+def test_without_masquerade_only_published_ports_are_translated() -> None:
     rows = node_rows(NodeRules(pools=PLAN.pools, masquerade=False))
-    assert not any(isinstance(item, Masquerade) for _, item in expressions(rows))
-    assert not any(chain.hook and chain.hook.type == "nat" for chain in chains(rows).values())
+    nat = {c.name for c in chains(rows).values() if c.hook and c.hook.type == "nat"}
+    assert nat == {"to-published", "own-to-published", "back"}
+    found = {
+        chain.name
+        for chain in chains(rows).values()
+        for rule in chain.rules
+        for item in rule
+        if isinstance(item, Masquerade)
+    }
+    assert found == {"back"}
 
 
 def test_pools_are_reached_without_masquerade() -> None:

@@ -25,6 +25,7 @@ from weft.model.attachment import (
     NamespaceId,
 )
 from weft.model.errors import Invalid, KernelRefused, NotReady, WeftError
+from weft.render import published
 from weft.render.guards import elements
 from weft.rows.base import Row
 from weft.wire.cni import Dns, Interface, Ip, Request, Result, Route, merge
@@ -52,6 +53,8 @@ class Attacher:
         self._attachments = ground.attachments
         self._detacher = detacher
         self._node = ground.node
+        self._ports = ground.ports
+        self._stale = ground.stale
         self._laps = ground.laps
 
     async def prepare(self, request: Request, netns: int | None) -> Addressed:
@@ -169,8 +172,10 @@ class Attacher:
             version=request.spec_version,
         )
         try:
+            self._ports.claim(attachment)
             self._journal.put(attachment)
         except Exception:  # nothing has begun
+            self._ports.release(key)
             self._addresses.take_back(assigned)
             raise
         self._attachments.put(attachment)
@@ -198,6 +203,7 @@ class Attacher:
         attachment = attachment.having("ready")
         self._journal.put(attachment)
         self._attachments.put(attachment)
+        self._stale.after(attachment)
         self._laps.lap("promise")
         own = promised(attachment, request)
         previous = request.prev_result
@@ -234,7 +240,9 @@ def rows_of(attachment: Attachment, node: Node) -> tuple[Row, ...]:
     ips = [packed(a.address) for a in attachment.addresses]
     local = link_local(attachment.mac) if any(len(ip) == 16 for ip in ips) else None
     guards = elements(attachment.host_link, attachment.mac, ips, local, attachment.masquerade)
-    return guards + wiring(attachment, node.facts.wiring)
+    return (
+        guards + published.elements(attachment.ports, ips) + wiring(attachment, node.facts.wiring)
+    )
 
 
 def promised(attachment: Attachment, request: Request) -> Result:

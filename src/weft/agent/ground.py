@@ -8,6 +8,8 @@ from weft.agent.addresses import Addresses
 from weft.agent.events import Log
 from weft.agent.journal import Journal
 from weft.agent.node import Node
+from weft.agent.ports import Ledger
+from weft.agent.stale import StaleFlows
 from weft.agent.table import Attachments
 from weft.drivers.engine import Engine
 from weft.observe.counts import Laps
@@ -22,5 +24,7 @@ class Ground:
     addresses: Addresses
     attachments: Attachments
     node: Node
+    ports: Ledger
+    stale: StaleFlows
     log: Log
     laps: Laps

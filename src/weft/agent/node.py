@@ -32,9 +32,9 @@ from weft.model.attachment import LINK_PREFIX
 from weft.model.errors import KernelRefused, WeftError
 from weft.model.settings import Settings
 from weft.render.ruleset import NodeRules, node_rows
-from weft.render.sets import TABLE
+from weft.render.sets import HOST_PORTS, PORTS, TABLE
 from weft.rows.base import Row
-from weft.rows.rules import Table
+from weft.rows.rules import Element, Family, Table
 
 NETLINK_ROUTE = 0
 OWNER = "node"
@@ -93,6 +93,16 @@ class Node:
     def links(self) -> list[HostLink]:
         """The host's links now."""
         return read_links(self._socket)
+
+    def published(self) -> list[Element]:
+        """Elements of the maps of ports as the kernel holds them."""
+        maps = {*PORTS.values(), *HOST_PORTS.values()}
+        return [
+            element
+            for schema in self._rules.tables.sets(Family.INET, TABLE)
+            if schema.name in maps
+            for element in self._rules.tables.elements(schema)
+        ]
 
     def masquerades(self, asked: bool | None) -> bool:
         """Whether an attachment whose configuration says `ipMasq: asked` is masqueraded."""

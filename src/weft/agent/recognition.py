@@ -23,6 +23,7 @@ import msgspec
 
 from weft.agent.ground import Ground
 from weft.drivers.links import give_name
+from weft.fabric.wiring import packed
 from weft.kernel import nsids
 from weft.kernel.host import HostLink
 from weft.model.attachment import (
@@ -34,6 +35,8 @@ from weft.model.attachment import (
     read_alias,
 )
 from weft.model.errors import Conflict, KernelRefused, Unsupported, WeftError
+from weft.render.published import mappings_of
+from weft.rows.rules import Element
 
 SEARCH = 2.0  # seconds that may be spent on finding namespaces again
 FEW = 20  # events of one kind; more are counted
@@ -49,6 +52,8 @@ class Recognition:
         self._addresses = ground.addresses
         self._attachments = ground.attachments
         self._node = ground.node
+        self._ports = ground.ports
+        self._standing_ports: list[Element] | None = None
         self._log = ground.log
         self._from_links = 0
 
@@ -135,6 +140,7 @@ class Recognition:
             self._addresses.adopt(attachment)
         except Conflict as error:
             self._log.event("error", "AddressTwice", str(attachment.key), error.message)
+        self._ports.adopt(attachment)
         self._attachments.put(attachment)
 
     def _from_link(self, link: HostLink, record: AliasRecord) -> None:
@@ -153,13 +159,21 @@ class Recognition:
             via4=record.via4,
             via6=record.via6,
             ranges6=self._addresses.ranges6() if record.via4 else (),
+            ports=mappings_of(self._published(), [packed(text) for text in record.addresses]),
         )
         self._journal.put(attachment)
+        self._ports.adopt(attachment)
         self._attachments.put(attachment)
         self._from_links += 1
         if self._from_links <= FEW:
             words = f"known again from link {link.name}"
             self._log.event("info", "Recognised", str(record.key), words)
+
+    def _published(self) -> list[Element]:
+        """The elements that stand in the maps of ports, read once."""
+        if self._standing_ports is None:
+            self._standing_ports = self._node.published()
+        return self._standing_ports
 
     async def locate(self) -> None:
         """Find the namespaces of attachments that are known from their links alone, so that CHECK

@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from weft.agent.services import Services
-from weft.agent.shown import attachment_views, event_views, one_attachment, timestamp
+from weft.agent.shown import (
+    attachment_views,
+    event_views,
+    one_attachment,
+    port_views,
+    timestamp,
+)
+from weft.kernel import listeners
 from weft.model.errors import Conflict, Invalid, NotFound, WeftError
 from weft.model.ip_block import IPBlock
 from weft.model.ip_pool import IPPool, overlaps, pool_prefix
@@ -78,7 +85,7 @@ class Resources:
         """All objects of a kind that the namespace and selector choose."""
         kind = find_shown_kind(params.kind)
         if is_view(kind):
-            items = views_of(self._services, kind, params.namespace)
+            items = await views_of(self._services, kind, params.namespace)
             chosen = [item for item in items if selects(params.selector, item)]
             return Objects(items=tuple(encode_object(item) for item in chosen))
         listing = await self._store.list(prefix_of(kind, params.namespace))
@@ -95,7 +102,7 @@ class Resources:
         if kind.kind == "Attachment":
             return encode_object(one_attachment(self._services.attachments, params.name))
         if is_view(kind):
-            for item in views_of(self._services, kind, None):
+            for item in await views_of(self._services, kind, None):
                 if item.metadata.name == params.name:
                     return encode_object(item)
             raise _absent(kind, params.name)
@@ -251,8 +258,11 @@ class Resources:
         return [Change(key=entry.key, value=None, expected=entry.revision) for entry, _ in blocks]
 
 
-def views_of(services: Services, kind: Kind, namespace: str | None) -> Sequence[Object]:
+async def views_of(services: Services, kind: Kind, namespace: str | None) -> Sequence[Object]:
     """All objects of a kind that is shown only."""
+    if kind.kind == "Port":
+        entries = list(services.ports)
+        return port_views(entries, await asyncio.to_thread(listeners.everyone))
     if kind.kind == "Attachment":
         return attachment_views(services.attachments, namespace)
     return event_views(services.log.events)

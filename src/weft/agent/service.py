@@ -38,12 +38,14 @@ from weft.agent.node import Node
 from weft.agent.pace import watch_loop
 from weft.agent.patience import PAUSES
 from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers, told
+from weft.agent.ports import Ledger
 from weft.agent.publish import Publisher
 from weft.agent.readers import Readers
 from weft.agent.reaper import Reaper
 from weft.agent.recognition import Recognition
 from weft.agent.recovery import Recovery
 from weft.agent.server import Connection, Server
+from weft.agent.stale import StaleFlows
 from weft.agent.status import Reporter
 from weft.agent.supervision import Supervision
 from weft.agent.table import Attachments
@@ -107,15 +109,9 @@ class Service:
         self.reaper = Reaper(delete_links, self.looking.gone)
         self.addresses = Addresses(self.store, settings, self.name, self.node, self.log)
         self.laps = Laps(STEPS)
-        ground = Ground(
-            engine=self.engine,
-            journal=self.journal,
-            addresses=self.addresses,
-            attachments=self.attachments,
-            node=self.node,
-            log=self.log,
-            laps=self.laps,
-        )
+        self.ports = Ledger(self.log)
+        self.stale = StaleFlows(self.log)
+        ground = self._ground()
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
         self.node.hindered = self.keeping.hindered
@@ -141,6 +137,19 @@ class Service:
         self.api = Api(self.reporter)
         self.server = Server(Path(paths.socket), self.handle, self.log)
         self.readers = Readers(settings, self.api, self.log)
+
+    def _ground(self) -> Ground:
+        return Ground(
+            engine=self.engine,
+            journal=self.journal,
+            addresses=self.addresses,
+            attachments=self.attachments,
+            node=self.node,
+            ports=self.ports,
+            stale=self.stale,
+            log=self.log,
+            laps=self.laps,
+        )
 
     async def start(self) -> None:
         """Everything up to the first request. Raises WeftError with what to do."""
@@ -282,10 +291,12 @@ class Service:
         self.api.close()
         await self.readers.stop()
         await self.server.stop()
+        await self.stale.close()
         await self.addresses.close()
         self.reaper.close()
         self.looking.close()
         self.node.close()
+        self.ports.close()
         self.engine.host.close()
         self.rules.close()
         await self.store.close()

@@ -7,10 +7,11 @@ ones. Used by `api.py`, `resources.py` and `streams.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from weft.agent.events import Log
+from weft.agent.ports import Entry
 from weft.model.attachment import Attachment
 from weft.store.contract import Store
 from weft.wire.api import IpamCheck, IpamShow, Released
@@ -62,6 +63,10 @@ class Services(Protocol):
     @property
     def attachments(self) -> AttachmentTable:
         """What is attached here."""
+
+    @property
+    def ports(self) -> Iterable[Entry]:
+        """The ledger of published ports."""
 
     async def status(self) -> Status:
         """Everything that `weft status` shows."""

@@ -10,11 +10,21 @@ import time
 from collections.abc import Iterable
 
 from weft.agent.events import Event
+from weft.agent.ports import Entry
+from weft.kernel.listeners import TCP, Listener
 from weft.model.attachment import Attachment
 from weft.model.errors import Conflict, NotFound
 from weft.model.metadata import Metadata
 from weft.model.names import printable
-from weft.wire.views import AttachmentSpec, AttachmentStatus, AttachmentView, EventSpec, EventView
+from weft.wire.views import (
+    AttachmentSpec,
+    AttachmentStatus,
+    AttachmentView,
+    EventSpec,
+    EventView,
+    PortSpec,
+    PortView,
+)
 
 
 def timestamp(moment: float) -> str:
@@ -80,6 +90,50 @@ def one_attachment(attachments: Iterable[Attachment], name: str) -> AttachmentVi
             reason="ambiguous-name",
         )
     return attachment_view(found[0])
+
+
+def port_views(
+    entries: Iterable[Entry], listening: Iterable[tuple[Listener, str]]
+) -> list[PortView]:
+    """Published ports, then those where a program of the node listens; by number."""
+    specs = [_published(entry) for entry in entries]
+    specs += [
+        PortSpec(
+            protocol="tcp" if listener.protocol == TCP else "udp",
+            port=listener.port,
+            host_ip=listener.address,
+            owner=who,
+            by="host",
+            held=True,
+        )
+        for listener, who in listening
+    ]
+    specs.sort(key=lambda spec: (spec.by == "host", spec.port, spec.protocol, spec.host_ip))
+    views = {_port_name(spec): spec for spec in specs}  # a program may have several sockets there
+    return [PortView(metadata=Metadata(name=name), spec=spec) for name, spec in views.items()]
+
+
+def _published(entry: Entry) -> PortSpec:
+    mapping = entry.mapping
+    return PortSpec(
+        protocol=mapping.protocol,
+        port=mapping.host_port,
+        host_ip=mapping.host_ip,
+        owner=entry.owner,
+        container=entry.key.container,
+        network=entry.key.network,
+        target=tuple(
+            f"[{ip}]:{mapping.container_port}" if ":" in ip else f"{ip}:{mapping.container_port}"
+            for ip in entry.addresses
+        ),
+        held=bool(entry.sockets),
+    )
+
+
+def _port_name(spec: PortSpec) -> str:
+    """`tcp-8080`, `udp-53-10.0.0.1`; of the node's own, `host-tcp-22`."""
+    parts = ("host" if spec.by == "host" else "", spec.protocol, str(spec.port), spec.host_ip)
+    return "-".join(part for part in parts if part)
 
 
 def event_view(event: Event) -> EventView:

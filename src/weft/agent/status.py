@@ -18,6 +18,7 @@ from weft.agent.given import FORMAT as GIVEN_FORMAT
 from weft.agent.given import given_path
 from weft.agent.journal import FORMAT as JOURNAL_FORMAT
 from weft.agent.measures import read_drops
+from weft.agent.ports import Ledger
 from weft.agent.table import Attachments
 from weft.ipam import audit, defaults
 from weft.kernel.host import Network
@@ -77,6 +78,11 @@ class Reporter:
     def log(self) -> Log:
         """Lines, and the events that are remembered."""
         return self._service.log
+
+    @property
+    def ports(self) -> Ledger:
+        """The ledger of published ports."""
+        return self._service.ports
 
     @property
     def attachments(self) -> Attachments:

@@ -65,7 +65,7 @@ class Streams:
         while True:
             now = {
                 item.metadata.name: item
-                for item in views_of(self._services, kind, params.namespace)
+                for item in await views_of(self._services, kind, params.namespace)
                 if params.name in (None, item.metadata.name) and selects(params.selector, item)
             }
             for name, item in now.items():

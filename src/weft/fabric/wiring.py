@@ -19,6 +19,7 @@ import ipaddress
 import msgspec
 
 from weft.model.attachment import HOST_MAC, LIVE_GROUP, Attachment, link_alias
+from weft.model.ports import PortMapping
 from weft.rows.base import Place, Row
 from weft.rows.links import Address, Peer, Sysctl, Up, Veth
 from weft.rows.routes import SCOPE_LINK, Neighbour, Route
@@ -67,6 +68,8 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
     ]
     has6 = any(len(ip) == 16 for ip in addresses)
     rows += _sysctls(attachment.host_link, pod_link, facts.ipv6_kernel, has6)
+    if any(_from_loopback(mapping) for mapping in attachment.ports):
+        rows.append(_route_localnet(attachment.host_link))
     for ip in addresses:
         rows += _address_rows(attachment, ip)
     if attachment.via4 and any(len(ip) == 4 for ip in addresses):
@@ -101,6 +104,18 @@ def _sysctls(host: str, pod: str, ipv6_kernel: bool, has6: bool) -> list[Row]:
         put(Place.HOST, host, "ipv6", disable_ipv6=0, forwarding=1)
         put(Place.POD, pod, "ipv6", disable_ipv6=0)
     return rows
+
+
+def _from_loopback(mapping: PortMapping) -> bool:
+    """Whether programs of the node may reach the port by 127.0.0.1."""
+    return 4 in mapping.families and (mapping.every or mapping.host_ip.startswith("127."))
+
+
+def _route_localnet(link: str) -> Sysctl:
+    # lets the answers to 127.0.0.1 in, once connection tracking has turned them back; what a pod
+    # itself sends to or from 127/8 is dropped before (`render.ingress`)
+    path = f"net/ipv4/conf/{link}/route_localnet"
+    return Sysctl(place=Place.HOST, path=path, value="1", link=link)
 
 
 def _address_rows(attachment: Attachment, ip: bytes) -> list[Row]:

@@ -20,6 +20,7 @@ from weft.rows.rules import (
     Bitwise,
     Compare,
     Conntrack,
+    DestinationNat,
     Expression,
     ExtensionHeader,
     Family,
@@ -116,7 +117,7 @@ class Walk:
                     end = self._verdict(chain, word, depth)
                 case Reject():
                     end = self._dropped(chain)
-                case Masquerade():
+                case Masquerade() | DestinationNat():
                     end = frozenset((Fate.ACCEPT,))
                 case Opaque():
                     answer, end = self._opaque(word, registers)

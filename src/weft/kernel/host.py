@@ -184,6 +184,13 @@ def _out_link(values: dict[int, memoryview]) -> int:
     return 0
 
 
+def own_addresses(socket: Socket) -> frozenset[bytes]:
+    """Every address of the namespace, of 4 or 16 octets; loopback's among them."""
+    request = message(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0))
+    found = (dict(attributes(body, _ADDRESS.size)) for _, body in socket.dump(request))
+    return frozenset(bytes(v.get(_IFA_LOCAL) or v.get(_IFA_ADDRESS) or b"") for v in found)
+
+
 def _addresses(socket: Socket, names: dict[int, str]) -> list[Prefix]:
     found = []
     request = message(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0))

@@ -266,6 +266,14 @@ REASONS: dict[str, Reason] = {
         summary="the settings file holds an unknown key or a value out of range",
         action="correct the field that the message names; `docs/reference/settings.md` lists all",
     ),
+    "port-taken": Reason(
+        cni=7,
+        early=True,
+        summary="a host port that the container asks for is published already, or a program of the "
+        "node has it",
+        action="ask for the port that the message names as free, or end who has it; `weft get "
+        "ports` lists all",
+    ),
     "address-cooling": Reason(
         cni=11,
         early=True,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from weft.model.addresses import Prefix
-from weft.render import ingress
+from weft.render import ingress, published
 from weft.render import phrases as p
 from weft.render.sets import (
     ROUTED,
@@ -107,6 +107,7 @@ def node_rows(plan: NodeRules) -> tuple[Row, ...]:
         *(_drop(Family.INET, reason) for reason in DROPS if reason != "arp"),
         *ingress.chains(),
         *_into_pods(),
+        *published.chains(),
         *outbound,
         _forward(_open(plan.masquerade)),
         arp,

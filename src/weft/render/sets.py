@@ -21,6 +21,12 @@ _LOCALS = {4: "local4", 6: "local6"}
 ROUTED = "routed"
 """Host links whose pods leave the node under their own address (ip_masq false)."""
 
+PORTS = {4: "ports4", 6: "ports6"}
+"""Maps of ports that are published on every address of the node."""
+
+HOST_PORTS = {4: "hostports4", 6: "hostports6"}
+"""Maps of ports that are published on one address of the node."""
+
 STRANGERS = "strangers"
 """Links whose names begin like ours and that are not ours."""
 
@@ -31,12 +37,19 @@ def _version(ip: bytes) -> int:
     return 4 if len(ip) == 4 else 6
 
 
-def _set(name: str, *key_types: str, interval: bool = False, comment: str) -> Set:
+def _set(
+    name: str,
+    *key_types: str,
+    interval: bool = False,
+    data_type: str | None = None,
+    comment: str,
+) -> Set:
     return Set(
         family=Family.INET,
         table=TABLE,
         name=name,
         key_types=key_types,
+        data_type=data_type,
         interval=interval,
         comment=comment,
     )
@@ -100,6 +113,13 @@ def attachment_sets() -> tuple[Set, ...]:
         rows.append(
             _set(_LOCALS[version], "ifname", f"ipv{version}_addr", comment="what may go into a pod")
         )
+        port = ("inet_proto", "inet_service")
+        target = f"ipv{version}_addr . inet_service"
+        words = "ports of this node that lead to pods"
+        rows.append(_set(PORTS[version], *port, data_type=target, comment=words))
+        key = (f"ipv{version}_addr", *port)
+        words = "ports of one address of this node that lead to pods"
+        rows.append(_set(HOST_PORTS[version], *key, data_type=target, comment=words))
     rows.append(_set(ROUTED, "ifname", comment="pods that are not masqueraded"))
     return tuple(rows)
 

@@ -46,7 +46,7 @@ class Table(Row, frozen=True, kw_only=True):
 
 
 class Set(Row, frozen=True, kw_only=True):
-    """A set, or a map where `data_type` is not None.
+    """A set, or a map where `data_type` is not None (several words: joined by ` . `).
 
     `key_types` names the parts of a concatenated key in nft's own words (`ifname`, `ether_addr`,
     `ipv4_addr`, `ipv6_addr`, `inet_service`, `inet_proto`, `mark`), so that `nft list` prints it.
@@ -246,6 +246,18 @@ class Masquerade(Expression, frozen=True, kw_only=True):
     flags: int = 0
     port_low_register: int | None = None
     port_high_register: int | None = None
+
+
+class DestinationNat(Expression, frozen=True, kw_only=True):
+    """Destination address and port translation: `family` NFPROTO_* of the new destination, and the
+    registers that hold it. `flags` is NF_NAT_RANGE_* as the kernel tells of it."""
+
+    family: int
+    address_low_register: int
+    address_high_register: int
+    port_low_register: int
+    port_high_register: int
+    flags: int = 3  # NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED
 
 
 class Reject(Expression, frozen=True, kw_only=True):

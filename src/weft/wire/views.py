@@ -50,6 +50,28 @@ class AttachmentView(Object, frozen=True, kw_only=True):
     kind: str = "Attachment"
 
 
+class PortSpec(Spec, frozen=True, kw_only=True):
+    """A port of the node, and whose it is. `host_ip` "" is every address; `by` published, or the
+    host: a program of the node listens there."""
+
+    protocol: str
+    port: int
+    host_ip: str = ""
+    owner: str = ""
+    by: str = "published"
+    container: str = ""
+    network: str = ""
+    target: tuple[str, ...] = ()
+    held: bool = False
+
+
+class PortView(Object, frozen=True, kw_only=True):
+    """One port; its name is PROTOCOL-PORT, with the address where it is of one."""
+
+    spec: PortSpec
+    kind: str = "Port"
+
+
 class EventSpec(Spec, frozen=True, kw_only=True):
     """What happened; `last` is wall clock, seconds since 1970."""
 
@@ -99,6 +121,26 @@ VIEWS: dict[str, Kind] = {
                 ("MAC", lambda view: view.status.mac),
                 ("MTU", lambda view: str(view.status.mtu)),
                 ("SANDBOX", lambda view: view.spec.sandbox or "-"),
+            ),
+        ),
+        Kind(
+            kind="Port",
+            plural="ports",
+            short=("hostport", "hostports"),
+            namespaced=False,
+            struct=PortView,
+            check=_accept,
+            columns=(
+                ("PORT", lambda view: f"{view.spec.port}/{view.spec.protocol}"),
+                ("ADDRESS", lambda view: view.spec.host_ip or "*"),
+                ("OWNER", lambda view: view.spec.owner or "-"),
+                ("TARGET", lambda view: _joined(view.spec.target)),
+                ("BY", lambda view: view.spec.by),
+            ),
+            wide=(
+                ("CONTAINER", lambda view: view.spec.container[:SHORT_ID] or "-"),
+                ("NETWORK", lambda view: view.spec.network or "-"),
+                ("HELD", lambda view: "yes" if view.spec.held else "no"),
             ),
         ),
         Kind(

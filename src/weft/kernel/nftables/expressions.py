@@ -20,6 +20,7 @@ from weft.rows.rules import (
     Compare,
     Conntrack,
     Counter,
+    DestinationNat,
     Expression,
     ExtensionHeader,
     Fib,
@@ -193,6 +194,18 @@ FORMS: dict[type[Expression], Form] = {
             Field(1, "flags", _U32, silent=True),
             Field(2, "port_low_register", _U32, optional=True),
             Field(3, "port_high_register", _U32, optional=True),
+        ),
+    ),
+    DestinationNat: Form(
+        "nat",
+        (
+            Field(1, "", _U32, fixed=1),  # NFT_NAT_DNAT
+            Field(2, "family", _U32),
+            Field(3, "address_low_register", _U32),
+            Field(4, "address_high_register", _U32),
+            Field(5, "port_low_register", _U32),
+            Field(6, "port_high_register", _U32),
+            Field(7, "flags", _U32, silent=True),
         ),
     ),
     Reject: Form("reject", (Field(1, "type", _U32), Field(2, "code", _OCTET))),

@@ -43,6 +43,8 @@ _SET_DESC, _SET_ID, _SET_USERDATA = 9, 10, 13
 _CONSTANT, _INTERVAL, _MAP, _CONCAT = 0x02, 0x04, 0x08, 0x80
 _KNOWN = _CONSTANT | _INTERVAL | _MAP | _CONCAT
 _UDATA_KEY_ORDER, _UDATA_DATA_ORDER, _UDATA_COMMENT = 0, 1, 7
+AND = " . "
+"""Between the words of a concatenation."""
 _NATIVE = struct.Struct("=I")
 
 
@@ -67,8 +69,11 @@ def add_set(row: Set) -> bytes:
     if row.data_type == VERDICT:
         parts.append(number(_SET_DATA_TYPE, VERDICT_TYPE))
     elif row.data_type is not None:
-        data = type_of(row.data_type)
-        parts += [number(_SET_DATA_TYPE, data.number), number(_SET_DATA_LEN, data.size)]
+        words = row.data_type.split(AND)
+        parts += [
+            number(_SET_DATA_TYPE, key_number(words)),
+            number(_SET_DATA_LEN, key_size(words)),
+        ]
     if row.interval and several:
         parts.append(_fields(row.key_types))
     parts.append(attribute(_SET_USERDATA, _user_data(row)))
@@ -85,7 +90,9 @@ def _user_data(row: Set) -> bytes:
     order = TYPES[row.key_types[0]].order if len(row.key_types) == 1 else 0
     data = _note(_UDATA_KEY_ORDER, _NATIVE.pack(order))
     if row.data_type is not None and row.data_type != VERDICT:
-        data += _note(_UDATA_DATA_ORDER, _NATIVE.pack(TYPES[row.data_type].order))
+        words = row.data_type.split(AND)
+        order = TYPES[words[0]].order if len(words) == 1 else 0
+        data += _note(_UDATA_DATA_ORDER, _NATIVE.pack(order))
     if row.comment:
         data += _note(_UDATA_COMMENT, row.comment.encode() + b"\0")
     return data
@@ -142,7 +149,7 @@ def _data_type(values: Mapping[int, memoryview]) -> str:
     kind = read_number(values[_SET_DATA_TYPE]) if _SET_DATA_TYPE in values else 0
     if kind == VERDICT_TYPE:
         return VERDICT
-    return " . ".join(words_of(kind)) or "none"
+    return AND.join(words_of(kind)) or "none"
 
 
 def is_known(row: Set) -> bool:

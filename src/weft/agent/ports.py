@@ -1,0 +1,191 @@
+"""The node's ledger of ports: what is published for containers, and that nobody else has it.
+
+    claim     before an ADD's first effect: all ports of one attachment, or none
+    release   after its DEL
+    adopt     at a start: what was promised stays promised, and is held again
+
+A TCP or UDP port in the ledger is held by a bound socket of ours, so that no program of the node
+can take it later, and one that has it is found at once; SCTP, which this kernel may not even have,
+is only compared with the ledger. Ports that a connection of the node uses as its source are no
+conflict: translation looks at new connections only. Where the ledger cannot hold one more socket
+it says so (`held` False) and goes on. One port costs one socket and 15 microseconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+import socket
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from weft.agent.events import Log
+from weft.kernel import listeners
+from weft.kernel.listeners import Listener
+from weft.model.attachment import Attachment, AttachmentKey
+from weft.model.errors import Conflict
+from weft.model.ports import MAX_PORT, PROTOCOLS, PortMapping
+
+SHARE = 4
+"""The part of our descriptors that held ports may take: one in so many."""
+_FIRST_FREE = 1024
+
+
+class Entry(NamedTuple):
+    """One published port. `sockets` holds it; empty where it is not held."""
+
+    mapping: PortMapping
+    key: AttachmentKey
+    owner: str
+    addresses: tuple[str, ...]
+    sockets: tuple[socket.socket, ...]
+
+
+class Ledger:
+    """Published ports of this node. For the loop's thread."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._entries: dict[tuple[str, int], list[Entry]] = {}
+        self._by_key: dict[AttachmentKey, tuple[PortMapping, ...]] = {}
+        self._held = 0
+        self._room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // SHARE
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for entries in self._entries.values() for entry in entries)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_key.values()))
+
+    def claim(self, attachment: Attachment) -> None:
+        """Enter all ports of an attachment. Raises Conflict (port-taken), and then enters none."""
+        if not attachment.ports:
+            return
+        key = attachment.key
+        self._by_key[key] = ()
+        try:
+            for mapping in attachment.ports:
+                self._refuse_published(mapping)
+                self._enter(mapping, attachment, self._hold(mapping))
+        except BaseException:
+            self.release(key)
+            raise
+
+    def adopt(self, attachment: Attachment) -> None:
+        """Enter the ports of an attachment that stands; who has one besides is an event."""
+        if not attachment.ports or attachment.key in self._by_key:
+            return
+        key = attachment.key
+        self._by_key[key] = ()
+        for mapping in attachment.ports:
+            try:
+                sockets = self._hold(mapping)
+            except Conflict as error:
+                self._log.event("warning", "PortTwice", str(key), error.message)
+                sockets = ()
+            self._enter(mapping, attachment, sockets)
+
+    def release(self, key: AttachmentKey) -> None:
+        """Give back what an attachment has; unknown keys are fine."""
+        for mapping in self._by_key.pop(key, ()):
+            place = (mapping.protocol, mapping.host_port)
+            beside = self._entries[place]
+            for entry in [each for each in beside if each.key == key and each.mapping == mapping]:
+                beside.remove(entry)
+                for held in entry.sockets:
+                    held.close()
+                    self._held -= 1
+            if not beside:
+                del self._entries[place]
+
+    def close(self) -> None:
+        """Give all sockets back; the ports stay published."""
+        for key in list(self._by_key):
+            self.release(key)
+
+    # -- one port
+
+    def _enter(
+        self, mapping: PortMapping, attachment: Attachment, held: tuple[socket.socket, ...]
+    ) -> None:
+        place = (mapping.protocol, mapping.host_port)
+        entry = Entry(
+            mapping, attachment.key, _owner(attachment), _goals(mapping, attachment), held
+        )
+        self._entries.setdefault(place, []).append(entry)
+        self._by_key[attachment.key] += (mapping,)
+        self._held += len(held)
+
+    def _refuse_published(self, mapping: PortMapping) -> None:
+        for entry in self._entries.get((mapping.protocol, mapping.host_port), ()):
+            if mapping.collides(entry.mapping):
+                raise self._taken(mapping, f"published for {entry.owner}")
+
+    def _hold(self, mapping: PortMapping) -> tuple[socket.socket, ...]:
+        if mapping.protocol == "sctp" or self._held >= self._room:
+            return ()
+        number = PROTOCOLS[mapping.protocol]
+        try:
+            held = listeners.hold(number, mapping.host_ip, mapping.host_port)
+        except OSError as error:  # no memory, no descriptors: the ledger alone has to do
+            self._log.event("warning", "PortNotHeld", str(mapping), str(error))
+            return ()
+        if held is not None:
+            return (held,)
+        # what was just closed may be listed for a moment: only a listener with a process counts
+        for listener in _colliding(mapping):
+            who = listeners.holder(listener.inode)
+            if who:
+                raise self._taken(mapping, f"in use by {who}")
+        return ()
+
+    def _taken(self, mapping: PortMapping, by: str) -> Conflict:
+        free = self._next_free(mapping)
+        hint = f"; the next free port is {free}" if free else ""
+        ip = f" of {mapping.host_ip}" if mapping.host_ip else ""
+        return Conflict(
+            f"hostPort {mapping.host_port}/{mapping.protocol}{ip} is {by}{hint}",
+            reason="port-taken",
+        )
+
+    def _next_free(self, wanted: PortMapping) -> int | None:
+        """The next port after the wanted one, round to 1024, that nobody has and that the kernel
+        gives to no connection by itself."""
+        low, high = listeners.ephemeral_range()
+        number = PROTOCOLS[wanted.protocol]
+        used: set[int] = {port for name, port in self._entries if name == wanted.protocol}
+        if wanted.protocol != "sctp":
+            used |= {each.port for each in listeners.listening(number)}
+        after = wanted.host_port + 1
+        for port in chain(range(after, MAX_PORT + 1), range(_FIRST_FREE, wanted.host_port)):
+            if port not in used and not low <= port <= high:
+                return port
+        return None
+
+
+def _colliding(mapping: PortMapping) -> Sequence[Listener]:
+    found = listeners.listening(PROTOCOLS[mapping.protocol])
+    return [each for each in found if each.port == mapping.host_port and _same(mapping, each)]
+
+
+def _same(mapping: PortMapping, listener: Listener) -> bool:
+    """Whether a packet for the mapping could be the listener's."""
+    if mapping.every or not listener.address:
+        return True
+    return ipaddress.ip_address(mapping.host_ip) == ipaddress.ip_address(listener.address)
+
+
+def _goals(mapping: PortMapping, attachment: Attachment) -> tuple[str, ...]:
+    """The address that the port leads to, of each family in which it does."""
+    first: dict[int, str] = {}
+    for each in attachment.addresses:
+        first.setdefault(6 if ":" in each.address else 4, each.address)
+    return tuple(first[family] for family in mapping.families if family in first)
+
+
+def _owner(attachment: Attachment) -> str:
+    pod, key = attachment.pod, attachment.key
+    if pod.name:
+        return f"pod {pod.namespace}/{pod.name}" if pod.namespace else f"container {pod.name}"
+    return f"container {key.container[:12]} on network {key.network}"
