@@ -12,6 +12,7 @@ import pytest
 from weft.cni import install
 from weft.cni.install import (
     DEFAULT_CONFLIST,
+    FORMER_CONFLISTS,
     place_launcher,
     remove_conflist,
     remove_launcher,
@@ -116,6 +117,16 @@ def test_the_conflist_is_written_once_and_removed(tmp_path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == [path.name]
     assert remove_conflist(path)
     assert not remove_conflist(path)
+
+
+@pytest.mark.parametrize("former", FORMER_CONFLISTS)
+def test_the_conflist_of_an_earlier_release_is_ours(tmp_path: Path, former: bytes) -> None:
+    path = tmp_path / "10-weft.conflist"
+    write_conflist(path, former)
+    assert write_conflist(path)
+    assert path.read_bytes() == DEFAULT_CONFLIST
+    path.write_bytes(former)
+    assert remove_conflist(path)
 
 
 def test_an_edited_conflist_is_kept_unless_told_otherwise(tmp_path: Path) -> None:

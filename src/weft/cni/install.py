@@ -3,7 +3,8 @@
 Rules: a file appears complete or not at all (written beside its place, then renamed), is not
 touched when it already has these bytes, what is not ours is neither replaced nor removed, and
 nothing is written to a directory that others than root can change (`kernel.files`).
-A launcher is ours when it contains MARK; a conflist is ours when it has exactly our bytes.
+A launcher is ours when it contains MARK; a conflist is ours when it has exactly our bytes, those of
+this release or of an earlier one.
 `./dev up` and `weft install` call this; native/launcher is the launcher's source.
 """
 
@@ -30,28 +31,24 @@ DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 _TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _LARGEST = 16 * 1024 * 1024
 
-DEFAULT_CONFLIST: bytes = (
-    json.dumps(
-        {
-            # 1.0.0 first: containerd 1.6 refuses a later cniVersion; others choose from the list
-            "cniVersion": "1.0.0",
-            "cniVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
-            "name": "weft",
-            "plugins": [
-                {
-                    "type": "weft",
-                    "capabilities": {
-                        "ips": True,
-                        "mac": True,
-                        "io.kubernetes.cri.pod-annotations": True,
-                    },
-                }
-            ],
-        },
-        indent=2,
-    )
-    + "\n"
-).encode()
+_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+
+
+def _conflist(*capabilities: str) -> bytes:
+    plugin = {"type": "weft", "capabilities": dict.fromkeys(capabilities, True)}
+    content = {
+        # 1.0.0 first: containerd 1.6 refuses a later cniVersion; others choose from the list
+        "cniVersion": "1.0.0",
+        "cniVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+        "name": "weft",
+        "plugins": [plugin],
+    }
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+DEFAULT_CONFLIST = _conflist("portMappings", "bandwidth", "ips", "mac", _ANNOTATIONS)
+FORMER_CONFLISTS = (_conflist("ips", "mac", _ANNOTATIONS),)
+"""What earlier releases wrote, byte for byte: as much ours as today's."""
 
 
 def place_launcher(directory: Path, type_name: str = "weft", source: Path = LAUNCHER) -> bool:
@@ -113,6 +110,7 @@ def write_conflist(path: Path, content: bytes = DEFAULT_CONFLIST, *, replace: bo
     present = _read_own(path)
     if present == content:
         return False
+    replace = replace or present in FORMER_CONFLISTS
     if (present is not None or path.is_symlink()) and not replace:
         raise Conflict(f"{path} exists with other content; move it away or replace it explicitly")
     files.make_directory(path.parent, 0o755)
@@ -122,7 +120,7 @@ def write_conflist(path: Path, content: bytes = DEFAULT_CONFLIST, *, replace: bo
 
 def remove_conflist(path: Path, content: bytes = DEFAULT_CONFLIST) -> bool:
     """Removes a configuration that still has our bytes; False: edited, foreign or not there."""
-    if _read_own(path) != content:
+    if _read_own(path) not in (content, *FORMER_CONFLISTS):
         return False
     path.unlink(missing_ok=True)
     return True
