@@ -6,6 +6,7 @@ import json
 import select
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from acceptance import Host, ask, problems
-from weft.lab import entering, truth
+from weft.lab import calls, entering, truth
 from weft.lab.wiring import node_addresses
 
 NODE4, NODE6 = node_addresses(0)
@@ -244,6 +245,52 @@ def test_datagrams_of_before_find_the_new_container(host: Host) -> None:
                         break
                 assert select.select([server], [], [], 0)[0], f"{name} heard nothing"
             host.drop(name)
+
+
+def _by_loopback(port: int, kind: int) -> list[str]:
+    """Runs in the node: the answer to a word, and the peer as the client sees it."""
+    with socket.socket(socket.AF_INET6, kind) as client:
+        client.settimeout(3)
+        try:
+            client.connect(("::1", port))
+            peer = client.getpeername()
+            client.send(b"word")
+            return [client.recv(16).decode(), peer[0], str(peer[1])]
+        except OSError as error:
+            return [str(error)]
+
+
+@pytest.mark.parametrize("protocol", list(KINDS))
+def test_programs_of_the_node_reach_a_port_by_ipv6_loopback(host: Host, protocol: str) -> None:
+    host.add("pod", **published((8080, 80, protocol)))
+    kind = KINDS[protocol]
+    for turn in range(2):
+        with (
+            closing(entering.socket_in(host.network("pod"), socket.AF_INET6, kind)) as server,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("", 80))
+            server.settimeout(10)
+            if protocol == "tcp":
+                server.listen(1)
+            said = beside.submit(calls.call, host.node, _by_loopback, 8080, kind)
+            if protocol == "tcp":
+                peer, sender = server.accept()
+                with closing(peer):
+                    peer.sendall(peer.recv(16))
+            else:
+                word, sender = server.recvfrom(16)
+                server.sendto(word, sender)
+            assert said.result() == ["word", "::1", "8080"]
+            assert sender[0] == NODE6
+        if not turn:
+            host.restart()
+    # a container has a loopback of its own
+    alone = calls.call(host.node, _by_loopback, 8080, kind, pod="pod")
+    assert "refused" in alone[0]
+    host.drop("pod")
+    assert "refused" in calls.call(host.node, _by_loopback, 8080, kind)[0]
 
 
 @pytest.mark.parametrize(

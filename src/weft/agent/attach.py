@@ -53,8 +53,7 @@ class Attacher:
         self._attachments = ground.attachments
         self._detacher = detacher
         self._node = ground.node
-        self._ports = ground.ports
-        self._stale = ground.stale
+        self._publishing = ground.publishing
         self._laps = ground.laps
 
     async def prepare(self, request: Request, netns: int | None) -> Addressed:
@@ -172,10 +171,10 @@ class Attacher:
             version=request.spec_version,
         )
         try:
-            self._ports.claim(attachment)
+            self._publishing.claim(attachment)
             self._journal.put(attachment)
         except Exception:  # nothing has begun
-            self._ports.release(key)
+            self._publishing.release(key)
             self._addresses.take_back(assigned)
             raise
         self._attachments.put(attachment)
@@ -203,7 +202,7 @@ class Attacher:
         attachment = attachment.having("ready")
         self._journal.put(attachment)
         self._attachments.put(attachment)
-        self._stale.after(attachment)
+        self._publishing.published(attachment)
         self._laps.lap("promise")
         own = promised(attachment, request)
         previous = request.prev_result

@@ -39,8 +39,7 @@ class Detacher:
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
-        self._ports = ground.ports
-        self._stale = ground.stale
+        self._publishing = ground.publishing
         self._reaper = reaper
         self._turns = turns
         self._name_of = name_of
@@ -93,8 +92,7 @@ class Detacher:
         except WeftError as error:
             self._log.event("warning", "JournalUnwritable", str(key), error.message)
         self._attachments.drop(key)
-        self._ports.release(key)
-        self._stale.after(attachment.having("leaving"))
+        self._publishing.withdrawn(attachment)
 
     def _journal_leaving(self, attachment: Attachment) -> None:
         leaving = attachment.having("leaving")

@@ -8,8 +8,7 @@ from weft.agent.addresses import Addresses
 from weft.agent.events import Log
 from weft.agent.journal import Journal
 from weft.agent.node import Node
-from weft.agent.ports import Ledger
-from weft.agent.stale import StaleFlows
+from weft.agent.publishing import Publishing
 from weft.agent.table import Attachments
 from weft.drivers.engine import Engine
 from weft.observe.counts import Laps
@@ -24,7 +23,6 @@ class Ground:
     addresses: Addresses
     attachments: Attachments
     node: Node
-    ports: Ledger
-    stale: StaleFlows
+    publishing: Publishing
     log: Log
     laps: Laps

@@ -52,7 +52,7 @@ class Recognition:
         self._addresses = ground.addresses
         self._attachments = ground.attachments
         self._node = ground.node
-        self._ports = ground.ports
+        self._publishing = ground.publishing
         self._standing_ports: list[Element] | None = None
         self._log = ground.log
         self._from_links = 0
@@ -140,7 +140,7 @@ class Recognition:
             self._addresses.adopt(attachment)
         except Conflict as error:
             self._log.event("error", "AddressTwice", str(attachment.key), error.message)
-        self._ports.adopt(attachment)
+        self._publishing.ledger.adopt(attachment)
         self._attachments.put(attachment)
 
     def _from_link(self, link: HostLink, record: AliasRecord) -> None:
@@ -162,7 +162,7 @@ class Recognition:
             ports=mappings_of(self._published(), [packed(text) for text in record.addresses]),
         )
         self._journal.put(attachment)
-        self._ports.adopt(attachment)
+        self._publishing.ledger.adopt(attachment)
         self._attachments.put(attachment)
         self._from_links += 1
         if self._from_links <= FEW:

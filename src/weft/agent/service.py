@@ -38,14 +38,13 @@ from weft.agent.node import Node
 from weft.agent.pace import watch_loop
 from weft.agent.patience import PAUSES
 from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers, told
-from weft.agent.ports import Ledger
 from weft.agent.publish import Publisher
+from weft.agent.publishing import Publishing
 from weft.agent.readers import Readers
 from weft.agent.reaper import Reaper
 from weft.agent.recognition import Recognition
 from weft.agent.recovery import Recovery
 from weft.agent.server import Connection, Server
-from weft.agent.stale import StaleFlows
 from weft.agent.status import Reporter
 from weft.agent.supervision import Supervision
 from weft.agent.table import Attachments
@@ -109,8 +108,7 @@ class Service:
         self.reaper = Reaper(delete_links, self.looking.gone)
         self.addresses = Addresses(self.store, settings, self.name, self.node, self.log)
         self.laps = Laps(STEPS)
-        self.ports = Ledger(self.log)
-        self.stale = StaleFlows(self.log)
+        self.publishing = Publishing(self.log)
         ground = self._ground()
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
@@ -145,8 +143,7 @@ class Service:
             addresses=self.addresses,
             attachments=self.attachments,
             node=self.node,
-            ports=self.ports,
-            stale=self.stale,
+            publishing=self.publishing,
             log=self.log,
             laps=self.laps,
         )
@@ -165,6 +162,7 @@ class Service:
         self._reprogram()
         self._forward()
         await self.recovery.settle()
+        self.publishing.begin(self.attachments)
         await self.recognition.locate()
         self.server.listen(self._passed)
         await self.recovery.bury()
@@ -291,12 +289,11 @@ class Service:
         self.api.close()
         await self.readers.stop()
         await self.server.stop()
-        await self.stale.close()
+        await self.publishing.close()
         await self.addresses.close()
         self.reaper.close()
         self.looking.close()
         self.node.close()
-        self.ports.close()
         self.engine.host.close()
         self.rules.close()
         await self.store.close()

@@ -82,7 +82,7 @@ class Reporter:
     @property
     def ports(self) -> Ledger:
         """The ledger of published ports."""
-        return self._service.ports
+        return self._service.publishing.ledger
 
     @property
     def attachments(self) -> Attachments:
@@ -187,6 +187,11 @@ class Reporter:
                 name="protected ruleset",
                 present=not self._service.node.unprotected,
                 why=self._service.node.unprotected,
+            ),
+            Capability(
+                name="host ports by ::1",
+                present=not self._service.publishing.why,
+                why=self._service.publishing.why,
             ),
         )
 

@@ -28,6 +28,7 @@ from weft.drivers.removal import delete_links
 from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
+from weft.kernel import loopback_hook
 from weft.kernel.files import check_directory
 from weft.kernel.host import Network, read_links
 from weft.kernel.netlink import Socket
@@ -77,6 +78,7 @@ async def teardown(settings: Settings, boot_id: str) -> None:
     engine.adopt("tables", tables)
     engine.withdraw("tables")
     await asyncio.to_thread(_leave_firewalls, settings.paths, log)
+    loopback_hook.remove()
     if refused:
         raise WeftError(f"these links could not be deleted: {', '.join(refused)}")
     remove_journal(journal_path)
