@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from weft.agent.connections import Connections
 from weft.agent.findings import findings_of
 from weft.agent.resources import Resources
 from weft.agent.services import AttachmentTable, Peer, Services
@@ -26,7 +27,6 @@ from weft.wire.api import (
     Nothing,
     Released,
     ReleaseParams,
-    WatchItem,
     check_permitted,
     decode_params,
 )
@@ -46,8 +46,13 @@ __all__ = ["BACKLOG_LIMIT", "Api", "AttachmentTable", "Peer", "Services"]
 BACKLOG_LIMIT = 8 << 20
 """Octets that a stream may leave unsent before it is ended: its reader has stopped reading."""
 
+T = TypeVar("T")
 Call = Callable[[Any], Awaitable[Any]]
-Stream = Callable[[Any], AsyncGenerator[WatchItem, None]]
+Stream = Callable[[Any], AsyncGenerator[Any, None]]
+PACE = 1 << 20
+"""Octets that a paced stream may leave unsent before it waits for its reader."""
+STALL = 60.0
+"""Seconds for which it waits."""
 
 
 class Api:
@@ -70,7 +75,10 @@ class Api:
             "ipam.release": self._ipam_release,
             "findings": self._findings,
         }
-        self._streams: dict[str, Stream] = {"watch": Streams(services).watch}
+        self._streams: dict[str, Stream] = {
+            "watch": Streams(services).watch,
+            "connections": Connections(services).stream,
+        }
 
     def close(self) -> None:
         """End all streams; calls that run are answered."""
@@ -92,6 +100,8 @@ class Api:
                         encode_api_item(ApiAnswer(result=item), frame.version), last=False
                     ):
                         return
+                    if METHODS[method].paced:
+                        await _until_taken(peer)
                     _check_backlog(peer)
                 result: Any = None
             else:
@@ -114,12 +124,12 @@ class Api:
         peer.send(answer, last=True)
 
     async def _until_gone(
-        self, peer: Peer, items: AsyncGenerator[WatchItem, None]
-    ) -> AsyncGenerator[WatchItem, None]:
+        self, peer: Peer, items: AsyncGenerator[T, None]
+    ) -> AsyncGenerator[T, None]:
         """The items, until the caller has gone or the agent stops."""
         loop = asyncio.get_running_loop()
         ends = {loop.create_task(peer.gone.wait()), loop.create_task(self._closing.wait())}
-        waiting: asyncio.Task[WatchItem | None] | None = None
+        waiting: asyncio.Task[T | None] | None = None
         try:
             while True:
                 waiting = loop.create_task(_next(items))
@@ -155,8 +165,23 @@ class Api:
         return Findings(items=findings_of(status, await self._services.ipam_check()))
 
 
-async def _next(items: AsyncGenerator[WatchItem, None]) -> WatchItem | None:
+async def _next(items: AsyncGenerator[T, None]) -> T | None:
     return await anext(items, None)
+
+
+async def _until_taken(peer: Peer) -> None:
+    """Until the caller has taken most of what it was sent; raises Conflict where it takes nothing
+    for a while."""
+    loop = asyncio.get_running_loop()
+    left, due = peer.pending, loop.time() + STALL
+    while peer.pending > PACE and not peer.gone.is_set():
+        await asyncio.sleep(0.01)
+        if peer.pending < left:
+            left, due = peer.pending, loop.time() + STALL
+        elif loop.time() > due:
+            raise Conflict(
+                "the list was ended because its reader does not read", reason="compacted"
+            )
 
 
 def _check_backlog(peer: Peer) -> None:

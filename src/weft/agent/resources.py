@@ -265,6 +265,13 @@ async def views_of(services: Services, kind: Kind, namespace: str | None) -> Seq
         return port_views(entries, await asyncio.to_thread(listeners.everyone))
     if kind.kind == "Attachment":
         return attachment_views(services.attachments, namespace)
+    if kind.kind == "Connection":
+        raise Invalid(
+            "connections may be too many for one answer; `weft get connections` takes them as a "
+            "stream (method connections)",
+            field="params.kind",
+            reason="invalid-call",
+        )
     return event_views(services.log.events)
 
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from weft import __version__
 from weft.cli import (
     completion,
+    connections,
     describe,
     doctor,
     explain,
@@ -30,6 +31,7 @@ from weft.cli import (
     version,
 )
 from weft.cli.client import SOCKET, Client
+from weft.wire.views import VIEWS, names_of
 
 _LOADED_LATE = {
     "lab": ("weft.cli.lab", "Nodes and pods as namespaces, to try things on."),
@@ -49,10 +51,31 @@ _LOADED_LATE = {
 _OPEN = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
+_WITH_VALUE = ("-n", "--namespace", "-l", "--selector", "-o", "--output")
+
+
+def own_kind(words: Sequence[str]) -> int | None:
+    """Where, among the words of `weft get ...`, the kind stands that has a command of its own."""
+    at = 1
+    while at < len(words):
+        if words[at] in _WITH_VALUE:
+            at += 1
+        elif not words[at].startswith("-"):
+            return at if words[at].casefold() in names_of(VIEWS["Connection"]) else None
+        at += 1
+    return None
+
+
 class Root(TyperGroup):
     """The root command: gives the real command for a late one, except when listing all."""
 
     listing = False
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the words call; of `get`, a kind may have one of its own."""
+        if args[:1] == ["get"] and (at := own_kind(args)) is not None:
+            args = [f"get {VIEWS['Connection'].plural}", *args[1:at], *args[at + 1 :]]
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, loaded now if it is a late one."""
@@ -97,6 +120,7 @@ COMMANDS = (
 )
 for _name, _command in COMMANDS:
     app.command(_name)(_command)
+app.command("get connections", hidden=True)(connections.connections)
 app.add_typer(ipam.app, name="ipam")
 
 

@@ -7,6 +7,7 @@ ever printed here: it would end up on the command line that is being typed.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import typer
 
@@ -14,7 +15,7 @@ from weft.cli.client import SOCKET, Client
 from weft.model.errors import WeftError
 from weft.model.kinds import KINDS
 from weft.model.reasons import REASONS
-from weft.wire.api import ListParams
+from weft.wire.api import ListParams, Plain
 from weft.wire.views import VIEWS
 
 BRIEFLY = 1.0  # seconds
@@ -36,13 +37,32 @@ def complete_labelled(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def names_of_kind(kind: str, incomplete: str) -> list[str]:
     """Names that the agent knows and that begin with what was typed."""
+    names = (
+        str(item.get("metadata", {}).get("name", "")) for item in _listed(ListParams(kind=kind))
+    )
+    return sorted({name for name in names if name.startswith(incomplete)})
+
+
+def _listed(params: ListParams) -> Sequence[Plain]:
     client = Client(os.environ.get("WEFT_SOCKET", SOCKET), patience=BRIEFLY)
     try:
-        found = client.call("list", ListParams(kind=kind))
+        found = client.call("list", params)
     except (WeftError, OSError):
-        return []
-    names = (str(item.get("metadata", {}).get("name", "")) for item in found.items)
-    return sorted({name for name in names if name.startswith(incomplete)})
+        return ()
+    return tuple(found.items)
+
+
+def complete_pod(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Pods that are attached to this node, as NAMESPACE/NAME; with a namespace or none in them also
+    the names alone; containers without a pod by their id."""
+    words: set[str] = set()
+    for item in _listed(ListParams(kind="Attachment", namespace=ctx.params.get("namespace"))):
+        spec = item.get("spec", {})
+        pod = str(spec.get("pod", ""))
+        words.add(pod or str(spec.get("container", "")))
+        if pod and (incomplete or ctx.params.get("namespace")):
+            words.add(pod.partition("/")[2])
+    return sorted(word for word in words if word.startswith(incomplete))
 
 
 def complete_reason(incomplete: str) -> list[str]:

@@ -45,8 +45,9 @@ def get(
 ) -> None:
     """Show objects: what people asked for, and what is attached.
 
-    Kinds: ippools, ipblocks, nodes, pods, namespaces; and of this node only, attachments and
-    events. A kind may be given as singular, plural or short name.
+    Kinds: ippools, ipblocks, nodes, pods, namespaces; and of this node only, attachments, ports,
+    events and connections, which have options of their own: `weft get connections --help`. A kind
+    may be given as singular, plural or short name.
 
     \b
     Examples:

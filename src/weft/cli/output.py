@@ -58,17 +58,28 @@ def name_of(kind: Kind | str, name: str) -> str:
     return f"{word.lower()}/{name}"
 
 
+_TELLING = ("Attachment", "Event", "Connection")
+"""Kinds whose columns tell more than their names."""
+
+
 class Sheet:
     """Rows of one kind for `weft get`. Objects this release cannot read keep name and age."""
 
     def __init__(
-        self, kind: Kind, *, wide: bool = False, namespaces: bool = False, labels: bool = False
+        self,
+        kind: Kind,
+        *,
+        wide: bool = False,
+        namespaces: bool = False,
+        labels: bool = False,
+        age: bool = True,
     ) -> None:
         self.kind = kind
         self._columns = [*kind.columns, *(kind.wide if wide else ())]
         self._namespaces = namespaces and kind.namespaced
         self._labels = labels
-        self._named = kind.kind not in ("Attachment", "Event")  # those have telling columns
+        self._named = kind.kind not in _TELLING
+        self._aged = age and kind.kind != "Event"
 
     @property
     def headings(self) -> list[str]:
@@ -77,7 +88,7 @@ class Sheet:
         headings += ["NAME"] if self._named else []
         headings += ["LAST SEEN"] if self.kind.kind == "Event" else []
         headings += [heading for heading, _ in self._columns]
-        headings += [] if self.kind.kind == "Event" else ["AGE"]
+        headings += ["AGE"] if self._aged else []
         return headings + (["LABELS"] if self._labels else [])
 
     def row(self, data: Plain) -> list[str]:
@@ -88,7 +99,7 @@ class Sheet:
         cells += [str(metadata.get("name", ""))] if self._named else []
         cells += [since] if self.kind.kind == "Event" else []
         cells += self._cells(data)
-        cells += [] if self.kind.kind == "Event" else [since]
+        cells += [since] if self._aged else []
         if self._labels:
             labels = metadata.get("labels", {})
             cells.append(",".join(f"{key}={value}" for key, value in labels.items()) or "<none>")

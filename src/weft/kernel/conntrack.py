@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from weft.kernel.netlink import (
@@ -30,6 +30,7 @@ _ORIG, _REPLY, _STATUS, _PROTOINFO, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8
 _COUNTERS_ORIG, _COUNTERS_REPLY, _ID, _ZONE, _FILTER = 9, 10, 12, 18, 25
 _IP, _PROTO = 1, 2
 _SOURCE, _TARGET = {4: 1, 6: 3}, {4: 2, 6: 4}
+_SOURCES = frozenset(_SOURCE.values())
 _NUMBER, _SOURCE_PORT, _TARGET_PORT = 1, 2, 3
 _PACKETS, _OCTETS = 1, 2
 _BY_SOURCE, _BY_TARGET, _BY_PROTOCOL, _BY_TARGET_PORT = 1, 2, 8, 32  # CTA_FILTER_FLAG_*
@@ -83,6 +84,26 @@ def read(via: Socket, wanted: Wanted) -> list[Flow]:
     """The connections of one family with these parts. Raises KernelRefused through `Socket`."""
     body = _head(wanted.version) + _filter(wanted)
     return [_flow(each) for _, each in via.dump(message(_GET, NLM_F_DUMP, body))]
+
+
+def each(via: Socket, wanted: Wanted, of: Container[bytes]) -> Iterator[Flow]:
+    """The connections with these parts whose client or server is one of `of`, as the table is read:
+    none is kept here, and
+    of the others only the addresses are looked at. Raises Failure."""
+    for _, body in via.passing(message(_GET, NLM_F_DUMP, _head(wanted.version) + _filter(wanted))):
+        found = dict(attributes(body, 4))
+        if _source(found[_ORIG]) in of or _source(found[_REPLY]) in of:
+            yield _flow(body)
+
+
+def _source(data: memoryview) -> bytes:
+    """Who sends in this direction."""
+    for kind, value in attributes(data):
+        if kind == _IP:
+            for number, address in attributes(value):
+                if number in _SOURCES:
+                    return bytes(address)
+    return b""
 
 
 def _head(version: int) -> bytes:

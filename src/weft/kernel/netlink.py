@@ -255,6 +255,24 @@ class Socket:
                 return items
         raise KernelRefused(errno.EINTR, "dump", hint="the tables change faster than they are read")
 
+    def passing(self, request: bytes) -> Iterator[tuple[int, memoryview]]:
+        """As `dump`, one answer at a time and once only: for tables that are never whole, because
+        entries come and go while they are read. The kernel goes on with the next read, so whoever
+        takes slowly costs no memory; who takes no more has to close the socket."""
+        number = self.send([request])
+        while True:
+            for kind, flags, answered, body in frames(self.receive()):
+                if answered != number:
+                    continue
+                if kind == NLMSG_ERROR:
+                    raise Failure(0, *acknowledgement(flags, body))
+                if kind == NLMSG_DONE:
+                    code = -_ERRNO.unpack_from(body)[0] if len(body) >= 4 else 0
+                    if code > 0:
+                        raise Failure(0, code, "")
+                    return
+                yield kind, body
+
     def _dump_once(
         self, request: bytes, take: Callable[[int, memoryview], Taken | None]
     ) -> tuple[list[Taken], bool]:

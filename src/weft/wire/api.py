@@ -70,6 +70,19 @@ class EventsParams(Params, frozen=True, kw_only=True):
     limit: int = 100
 
 
+class ConnectionsParams(Params, frozen=True, kw_only=True):
+    """Connections of pods of `namespace`, of these `pods` (NAMESPACE/NAME, NAME, link, or the
+    beginning of a container id), of pods with these labels; with this `port` at the server's side,
+    as it was asked for or as it is; of this `protocol` (a name, or IANA's number). None and ():
+    any."""
+
+    namespace: str | None = None
+    pods: tuple[str, ...] = ()
+    selector: Selector | None = None
+    port: int | None = None
+    protocol: str | None = None
+
+
 class ApplyParams(Params, frozen=True, kw_only=True):
     """`dry_run`: say what would happen, and do nothing."""
 
@@ -201,12 +214,14 @@ class Findings(Report, frozen=True, kw_only=True):
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """One method. `streams`: items of `result` come until the caller goes away. `reads`: it changes
-    nothing and tells no secret, so members of `socket.group` may call it."""
+    """One method. `streams`: items of `result` come until the caller goes away. `paced`: the
+    next is made when the caller has taken the last. `reads`: it changes nothing and tells no
+    secret, so members of `socket.group` may call it."""
 
     params: type[Params]
     result: type[Any]
     streams: bool = False
+    paced: bool = False
     reads: bool = False
 
 
@@ -216,6 +231,9 @@ METHODS: dict[str, Method] = {
     "list": Method(params=ListParams, result=Objects, reads=True),
     "get": Method(params=GetParams, result=dict, reads=True),
     "watch": Method(params=WatchParams, result=WatchItem, streams=True, reads=True),
+    "connections": Method(
+        params=ConnectionsParams, result=Objects, streams=True, paced=True, reads=True
+    ),
     "apply": Method(params=ApplyParams, result=Changed),
     "delete": Method(params=DeleteParams, result=Changed),
     "label": Method(params=LabelParams, result=Changed),

@@ -72,6 +72,56 @@ class PortView(Object, frozen=True, kw_only=True):
     kind: str = "Port"
 
 
+class End(Spec, frozen=True, kw_only=True):
+    """One end of a connection. `port` 0 where the protocol has none. `pod`, `container` and `link`
+    are of the attachment that has the address; without one, `host` says that the node has it."""
+
+    address: str
+    port: int = 0
+    pod: str = ""
+    container: str = ""
+    link: str = ""
+    host: bool = False
+
+    @property
+    def socket(self) -> str:
+        """`10.244.0.5:80`, `[fd00::5]:80`, or the address alone."""
+        address = f"[{self.address}]" if self.port and ":" in self.address else self.address
+        return f"{address}:{self.port}" if self.port else address
+
+    @property
+    def who(self) -> str:
+        """The pod, else the container, else the node, else nobody known."""
+        return self.pod or self.container[:SHORT_ID] or ("(node)" if self.host else "-")
+
+
+class ConnectionSpec(Spec, frozen=True, kw_only=True):
+    """Who talks to whom. `state` is TCP's, else REPLIED or UNREPLIED. `asked` is what the client
+    asked for where that was translated to `target`, `seen_as` whom the server sees where `source`
+    was. `packets` and `octets`: from the client and to it, absent where nobody counts
+    (`net.netfilter.nf_conntrack_acct`). `timeout`: seconds until it is forgotten, if nothing comes.
+    """
+
+    protocol: str
+    state: str
+    source: End
+    target: End
+    asked: str = ""
+    seen_as: str = ""
+    packets: tuple[int, int] | None = None
+    octets: tuple[int, int] | None = None
+    timeout: int = 0
+    mark: int = 0
+    zone: int = 0
+
+
+class ConnectionView(Object, frozen=True, kw_only=True):
+    """One tracked connection; its name begins with the kernel's id of the entry."""
+
+    spec: ConnectionSpec
+    kind: str = "Connection"
+
+
 class EventSpec(Spec, frozen=True, kw_only=True):
     """What happened; `last` is wall clock, seconds since 1970."""
 
@@ -92,6 +142,15 @@ class EventView(Object, frozen=True, kw_only=True):
 
 def _accept(_item: Any) -> None:
     """The agent makes these objects itself."""
+
+
+def _translated(view: Any) -> str:
+    asked, seen = view.spec.asked, view.spec.seen_as
+    return " ".join((*((f"to {asked}",) if asked else ()), *((f"as {seen}",) if seen else ())))
+
+
+def _both(values: tuple[int, int] | None) -> str:
+    return f"{values[0]}/{values[1]}" if values is not None else "-"
 
 
 def _joined(values: tuple[str, ...]) -> str:
@@ -141,6 +200,31 @@ VIEWS: dict[str, Kind] = {
                 ("CONTAINER", lambda view: view.spec.container[:SHORT_ID] or "-"),
                 ("NETWORK", lambda view: view.spec.network or "-"),
                 ("HELD", lambda view: "yes" if view.spec.held else "no"),
+            ),
+        ),
+        Kind(
+            kind="Connection",
+            plural="connections",
+            short=("conn", "conns"),
+            namespaced=False,
+            struct=ConnectionView,
+            check=_accept,
+            columns=(
+                ("PROTOCOL", lambda view: view.spec.protocol),
+                ("STATE", lambda view: view.spec.state),
+                ("FROM", lambda view: view.spec.source.who),
+                ("SOURCE", lambda view: view.spec.source.socket),
+                ("TO", lambda view: view.spec.target.who),
+                ("TARGET", lambda view: view.spec.target.socket),
+                ("TRANSLATED", _translated),
+                ("BYTES", lambda view: _both(view.spec.octets)),
+            ),
+            wide=(
+                ("PACKETS", lambda view: _both(view.spec.packets)),
+                ("EXPIRES", lambda view: f"{view.spec.timeout}s"),
+                ("MARK", lambda view: f"{view.spec.mark:#x}" if view.spec.mark else "-"),
+                ("ZONE", lambda view: str(view.spec.zone or "-")),
+                ("ID", lambda view: view.metadata.name),
             ),
         ),
         Kind(
