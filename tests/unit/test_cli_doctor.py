@@ -18,6 +18,7 @@ from weft.cli import checks_host, checks_runtime, doctor
 from weft.cli.client import Client
 from weft.cli.machine import Machine
 from weft.cni.install import DEFAULT_CONFLIST, MARK
+from weft.model.kernel_features import BANDWIDTH, NEEDED
 from weft.wire.api import Finding, IpamCheck, IpamProblem
 from weft.wire.status import (
     Capability,
@@ -57,7 +58,7 @@ class Host:
         monkeypatch.setattr(checks_runtime, "LAUNCHER", launcher)
         self.write("opt/cni/bin/weft", MARK.decode() + "0.1.0", 0o755)
         self.write("etc/cni/net.d/10-weft.conflist", DEFAULT_CONFLIST.decode())
-        symbols = "".join(f"0 T {symbol}\n" for symbol, _ in checks_host.FEATURES.values())
+        symbols = "".join(f"0 T {symbol}\n" for symbol, _ in (NEEDED | BANDWIDTH).values())
         self.write("proc/kallsyms", symbols)
         self.write("proc/sys/kernel/osrelease", "6.18.5\n")
         self.write("proc/sys/net/ipv4/ip_forward", "1\n")

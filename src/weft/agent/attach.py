@@ -54,12 +54,15 @@ class Attacher:
         self._detacher = detacher
         self._node = ground.node
         self._publishing = ground.publishing
+        self._limiting = ground.limiting
         self._laps = ground.laps
 
     async def prepare(self, request: Request, netns: int | None) -> Addressed:
         """The slow road to `perform`, which may wait: a stale predecessor, blocks to claim."""
         self._refuse(request, netns)
         assert netns is not None  # refused
+        if request.wishes.bandwidth:
+            await self._limiting.require()
         await self._clear_predecessor(request.key, netns)
         return await self._addresses.secure(self._wish(request, request.key))
 
@@ -69,6 +72,8 @@ class Attacher:
         key = request.key
         self._refuse(request, netns)
         if self._attachments.get(key) is not None:
+            return None
+        if request.wishes.bandwidth and not self._limiting.proven:
             return None
         return self._addresses.assign(self._wish(request, key))
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import starmap
 
 from weft.agent.ground import Ground
 from weft.agent.patience import patiently
 from weft.agent.reaper import Reaper
 from weft.agent.turns import Turns
-from weft.model.attachment import Attachment, AttachmentKey
+from weft.model.attachment import Attachment, AttachmentKey, limiter_of
 from weft.model.errors import KernelRefused, WeftError
 
 RENAMED = 20
@@ -65,6 +66,13 @@ class Detacher:
             name = now
         raise KernelRefused(errno.EBUSY, "delete link", link, "somebody renames it again and again")
 
+    async def _delete_all(self, numbers: Mapping[str, int | None]) -> None:
+        """As `_delete`, several at once; every one is tried."""
+        ends = await asyncio.gather(*starmap(self._delete, numbers.items()), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+
     async def detach(self, key: AttachmentKey) -> None:
         """DEL, in its turn. Raises WeftError only if something is left."""
         async with self._turns.deleting(key):
@@ -76,13 +84,17 @@ class Detacher:
         if attachment is None:
             # Unknown to the journal; a link of this name may still stand after foreign meddling.
             # The removal refuses links without our alias.
-            if not self._reaper.gone(key.host_link):
-                await self._reaper.delete(key.host_link)
+            for link in (key.host_link, limiter_of(key.host_link)):
+                if not self._reaper.gone(link):
+                    await self._reaper.delete(link)
             return
         self._journal_leaving(attachment)
-        number = self._engine.number(attachment.host_link)
+        links = {attachment.host_link, *self._engine.links(str(key))}
+        if attachment.bandwidth.egress_rate:
+            links.add(limiter_of(attachment.host_link))
+        numbers = {link: self._engine.number(link) for link in links}
         await patiently(partial(self._engine.withdraw, str(key)))
-        await self._delete(attachment.host_link, number)
+        await self._delete_all(numbers)
         now = time.monotonic()
         self._addresses.release(attachment.addresses, now)
         try:

@@ -24,7 +24,7 @@ from weft.kernel.netlink import Failure, Socket
 from weft.kernel.nftables.foreign import ForeignReader
 from weft.kernel.routes import PROTOCOL
 from weft.kernel.rtnetlink import find_index, find_link, open_socket
-from weft.model.attachment import LINK_PREFIX
+from weft.model.attachment import LINK_PREFIXES
 from weft.model.errors import WeftError
 from weft.model.settings import PathSettings
 from weft.render.sets import TABLE
@@ -96,7 +96,7 @@ def survey() -> Survey:
     troubles: list[str] = []
     try:
         with Socket(NETLINK_ROUTE) as rtnetlink:
-            view = read_host(rtnetlink, skip_protocol=PROTOCOL, skip_links=LINK_PREFIX)
+            view = read_host(rtnetlink, skip_protocol=PROTOCOL, skip_links=LINK_PREFIXES)
         uplinks = {way.family: way.link for way in reversed(view.ways_out)}
         with ForeignReader() as reader:
             names = [(WORDS[family], table, chain) for family, table, chain in reader.names()]

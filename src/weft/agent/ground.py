@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from weft.agent.addresses import Addresses
 from weft.agent.events import Log
 from weft.agent.journal import Journal
+from weft.agent.limiting import Limiting
 from weft.agent.node import Node
 from weft.agent.publishing import Publishing
 from weft.agent.table import Attachments
@@ -24,5 +25,6 @@ class Ground:
     attachments: Attachments
     node: Node
     publishing: Publishing
+    limiting: Limiting
     log: Log
     laps: Laps

@@ -8,7 +8,8 @@ killed in it, at which an agent of the older release finds files that it cannot 
 follows when the older agent serves, or while nobody of this release can have the files open.
 
 Only forms are given up that the older release does not know: checksums, and what was seen of the
-store; host ports and bandwidth end with the older agent's start, which knows no rules for them.
+store; host ports end with the older agent's start, which knows no rules for them. Limits of
+bandwidth go on; an ifb that an older agent's DEL leaves goes with the next start of this release.
 What cannot be lowered stays whole, and this release goes on serving.
 """
 

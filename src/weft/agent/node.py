@@ -22,17 +22,20 @@ from weft.agent.forwarding import (
     uplinks,
     wanted,
 )
+from weft.drivers.buckets import bucket_of
 from weft.drivers.engine import Engine
 from weft.drivers.rules import RulesTransport, surviving
 from weft.kernel import namespaces
 from weft.kernel.host import HostLink, HostView, Network, read_host, read_links
 from weft.kernel.netlink import Socket
 from weft.kernel.routes import PROTOCOL
-from weft.model.attachment import LINK_PREFIX
+from weft.kernel.traffic_control import decode_queue, get_queues
+from weft.model.attachment import LINK_PREFIXES
 from weft.model.errors import KernelRefused, WeftError
 from weft.model.settings import Settings
 from weft.render.ruleset import NodeRules, node_rows
 from weft.render.sets import HOST_PORTS, PORTS, TABLE
+from weft.rows.bandwidth import Bucket
 from weft.rows.base import Row
 from weft.rows.rules import Element, Family, Table
 
@@ -78,7 +81,7 @@ class Node:
     def look(self) -> HostView:
         """The host as it is now. Reads whole tables: for a worker, with a socket of its own."""
         with Socket(NETLINK_ROUTE) as via:
-            return read_host(via, skip_protocol=PROTOCOL, skip_links=LINK_PREFIX)
+            return read_host(via, skip_protocol=PROTOCOL, skip_links=LINK_PREFIXES)
 
     def refresh(self, view: HostView) -> None:
         """Take new facts from a look; what changed for pods to come is an event."""
@@ -103,6 +106,16 @@ class Node:
             if schema.name in maps
             for element in self._rules.tables.elements(schema)
         ]
+
+    def buckets(self) -> dict[str, Bucket]:
+        """The token buckets of the host's links as the kernel holds them."""
+        names = {link.index: link.name for link in self.links()}
+        queues = (decode_queue(body) for _, body in self._socket.dump(get_queues()))
+        return {
+            names[queue.ifindex]: bucket_of(names[queue.ifindex], queue)
+            for queue in queues
+            if queue.is_root and queue.rate and queue.ifindex in names
+        }
 
     def masquerades(self, asked: bool | None) -> bool:
         """Whether an attachment whose configuration says `ipMasq: asked` is masqueraded."""

@@ -13,15 +13,16 @@ from typing import Any
 
 from weft.drivers.contract import Driver
 from weft.drivers.engine import Engine
-from weft.kernel import links, netconf, routes
+from weft.kernel import links, netconf, routes, traffic_control
 from weft.kernel.host import AF_INET, link_name
 from weft.kernel.netlink import frames, sender
 from weft.kernel.nftables.tables import name_of_table
 from weft.kernel.routes import PROTOCOL, decode_address
 from weft.kernel.rtnetlink import NETLINK_ROUTE
-from weft.model.attachment import LINK_PREFIX
+from weft.model.attachment import LIMITER_PREFIX, LINK_PREFIXES
 from weft.model.errors import KernelRefused
 from weft.render.sets import TABLE, strangers_among
+from weft.rows.bandwidth import Bucket
 from weft.rows.base import Place, RowKey
 from weft.rows.links import Address
 from weft.rows.routes import MAIN_TABLE, Neighbour, Route
@@ -72,6 +73,7 @@ class Notices:
             if driver.watch and driver.watch.protocol != NETLINK_ROUTE
         )
         self._routes, self._neighbours = table[Route], table[Neighbour]
+        self._buckets = table[Bucket]
         self._names = _Known(engine)
         self.heard = Heard()
 
@@ -97,6 +99,8 @@ class Notices:
                     self._address(body)
                 case routes.RTM_NEWROUTE:
                     self._route(kind, body)
+                case traffic_control.RTM_NEWQDISC | traffic_control.RTM_NEWTFILTER:
+                    self._mark(self._buckets.touched(kind, body, self._names))
                 case routes.RTM_NEWNEIGH:
                     self._mark(self._neighbours.touched(kind, body, self._names))
                 case netconf.RTM_NEWNETCONF:
@@ -115,8 +119,11 @@ class Notices:
         known = self._engine.known_link(links.index_of(body))
         if known is None:
             name = link_name(body).decode(errors="replace")
-            if not name.startswith(LINK_PREFIX) or strangers_among((name,)):
+            if not name.startswith(LINK_PREFIXES) or strangers_among((name,)):
                 self.heard.host = True
+        elif kind == links.RTM_DELLINK and known.startswith(LIMITER_PREFIX):
+            self.heard.links.pop(known, None)
+            self._mark(link_keys(known))
         elif kind == links.RTM_DELLINK:
             self.heard.links.pop(known, None)
             moved = links.is_moved(body)
@@ -158,8 +165,9 @@ class Notices:
 
 
 def link_keys(link: str) -> tuple[RowKey, RowKey]:
-    """The pair itself, and whether it is up."""
-    return ("Veth", link), ("Up", Place.HOST, link)
+    """The pair itself, or an ifb, and whether it is up."""
+    kind = "Ifb" if link.startswith(LIMITER_PREFIX) else "Veth"
+    return (kind, link), ("Up", Place.HOST, link)
 
 
 class _Known:

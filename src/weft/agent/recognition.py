@@ -17,12 +17,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from weft.agent.ground import Ground
 from weft.drivers.links import give_name
+from weft.fabric.bandwidth import limits_of
 from weft.fabric.wiring import packed
 from weft.kernel import nsids
 from weft.kernel.host import HostLink
@@ -32,10 +33,13 @@ from weft.model.attachment import (
     AliasRecord,
     Attachment,
     NamespaceId,
+    limiter_of,
     read_alias,
+    read_limiter_alias,
 )
 from weft.model.errors import Conflict, KernelRefused, Unsupported, WeftError
 from weft.render.published import mappings_of
+from weft.rows.bandwidth import Bucket
 from weft.rows.rules import Element
 
 SEARCH = 2.0  # seconds that may be spent on finding namespaces again
@@ -54,6 +58,7 @@ class Recognition:
         self._node = ground.node
         self._publishing = ground.publishing
         self._standing_ports: list[Element] | None = None
+        self._standing_buckets: Mapping[str, Bucket] | None = None
         self._log = ground.log
         self._from_links = 0
 
@@ -102,7 +107,7 @@ class Recognition:
         records = {attachment.host_link: attachment for attachment in content.attachments}
         for link in self._node.links():
             name = _own_name(link)
-            if name in records or link.alias.startswith(ALIAS_MARK):
+            if name in records or (link.kind != "ifb" and link.alias.startswith(ALIAS_MARK)):
                 self._standing(link, records.pop(name, None))
         for attachment in records.values():
             self._adopt(attachment)
@@ -160,6 +165,7 @@ class Recognition:
             via6=record.via6,
             ranges6=self._addresses.ranges6() if record.via4 else (),
             ports=mappings_of(self._published(), [packed(text) for text in record.addresses]),
+            bandwidth=limits_of(record.key.host_link, link.mtu, self._limited()),
         )
         self._journal.put(attachment)
         self._publishing.ledger.adopt(attachment)
@@ -168,6 +174,12 @@ class Recognition:
         if self._from_links <= FEW:
             words = f"known again from link {link.name}"
             self._log.event("info", "Recognised", str(record.key), words)
+
+    def _limited(self) -> Mapping[str, Bucket]:
+        """The token buckets that stand, by link, read once."""
+        if self._standing_buckets is None:
+            self._standing_buckets = self._node.buckets()
+        return self._standing_buckets
 
     def _published(self) -> list[Element]:
         """The elements that stand in the maps of ports, read once."""
@@ -212,6 +224,9 @@ class Recognition:
 
 def _own_name(link: HostLink) -> str:
     """The name that our record on the link says it should have; its own where there is none."""
+    if link.kind == "ifb":
+        limited = read_limiter_alias(link.alias)
+        return link.name if limited is None else limiter_of(limited)
     record = read_alias(link.alias) if link.is_veth else None
     return link.name if record is None else record.key.host_link
 

@@ -15,7 +15,8 @@ from weft.agent.attach import rows_of
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
 from weft.cni.queue import Queued, drop, quarantine, read_queue
-from weft.model.attachment import AttachmentKey
+from weft.drivers.removal import delete_links
+from weft.model.attachment import AttachmentKey, limiter_of, read_limiter_alias
 from weft.model.errors import Conflict, WeftError
 from weft.wire.cni import parse_request
 
@@ -27,15 +28,18 @@ class Recovery:
         self._engine = ground.engine
         self._attachments = ground.attachments
         self._detacher = detacher
+        self._limiting = ground.limiting
         self._node = ground.node
         self._log = ground.log
         self._unfinished: list[AttachmentKey] = []
         self._standing: list[str] = []
+        self._stray: list[str] = []
 
     def adopt(self) -> None:
         """Take the promised attachments' rows as standing, before the node's rules are taken over
         with all of their guards. What was begun or ending has no guards from then on."""
-        present = {link.name: link.index for link in self._node.links()}
+        standing = self._node.links()
+        present = {link.name: link.index for link in standing}
         for attachment in self._attachments:
             owner = str(attachment.key)
             if attachment.state != "ready" or attachment.host_link not in present:
@@ -44,12 +48,24 @@ class Recovery:
                 self._unfinished.append(attachment.key)
             else:
                 self._engine.adopt(owner, rows_of(attachment, self._node))
-                self._engine.learn(attachment.host_link, present[attachment.host_link])
+                # what stands needs no trial
+                self._limiting.proven = self._limiting.proven or bool(attachment.bandwidth)
+                for link in self._engine.links(owner):
+                    if link in present:
+                        self._engine.learn(link, present[link])
                 self._standing.append(owner)
+
+        wanted = {limiter_of(each.host_link) for each in self._attachments if each.bandwidth}
+        self._stray = [
+            link.name
+            for link in standing
+            if link.kind == "ifb" and read_limiter_alias(link.alias) and link.name not in wanted
+        ]
 
     async def settle(self) -> None:
         """Undo what was begun, finish what was ending, repair what is promised."""
         self._repair(self._standing)
+        await self._clear_limiters()
         unfinished, self._unfinished = self._unfinished, []
         for key in unfinished:
             if (attachment := self._attachments.get(key)) is not None:
@@ -62,6 +78,17 @@ class Recovery:
                 self._log.event(
                     "info", "Undone", str(key), "cut short, or its link is gone; undone"
                 )
+
+    async def _clear_limiters(self) -> None:
+        """Ifbs of ours that nobody has: a DEL without an agent removes the pair only."""
+        stray, self._stray = self._stray, []
+        if not stray:
+            return
+        refused = {n: e for n, e in (await asyncio.to_thread(delete_links, stray)).items() if e}
+        words = f"{len(stray)} ifbs that no attachment has"
+        if refused:
+            words = f"{words}; not deleted: {', '.join(refused)}"
+        self._log.event("error" if refused else "info", "LimitersCleared", "node", words)
 
     def _repair(self, owners: list[str]) -> None:
         if not owners:

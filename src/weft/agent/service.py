@@ -32,6 +32,7 @@ from weft.agent.ground import Ground
 from weft.agent.health import Health
 from weft.agent.journal import Journal
 from weft.agent.keeping import Keeping
+from weft.agent.limiting import Limiting
 from weft.agent.lowering import give_way
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
@@ -109,6 +110,7 @@ class Service:
         self.addresses = Addresses(self.store, settings, self.name, self.node, self.log)
         self.laps = Laps(STEPS)
         self.publishing = Publishing(self.log)
+        self.limiting = Limiting()
         ground = self._ground()
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
@@ -144,6 +146,7 @@ class Service:
             attachments=self.attachments,
             node=self.node,
             publishing=self.publishing,
+            limiting=self.limiting,
             log=self.log,
             laps=self.laps,
         )

@@ -56,6 +56,8 @@ def attachment_view(attachment: Attachment) -> AttachmentView:
             mtu=attachment.mtu,
             cni_version=attachment.version,
             masquerade=attachment.masquerade,
+            ingress_rate=attachment.bandwidth.ingress_rate,
+            egress_rate=attachment.bandwidth.egress_rate,
         ),
     )
 

@@ -120,7 +120,7 @@ class Reporter:
                 for (verb, result), count in sorted(service.verbs.counts.items())
             ),
             formats=self._formats(),
-            capabilities=self._capabilities(),
+            capabilities=self._capabilities(await service.limiting.why()),
             metrics=service.health.listener,
             watchdog=Watch(
                 limit=service.settings.watchdog.limit, supervisor=service.health.supervised
@@ -180,7 +180,7 @@ class Reporter:
             Format(name="alias", format=ALIAS_VERSION),
         )
 
-    def _capabilities(self) -> tuple[Capability, ...]:
+    def _capabilities(self, unlimited: str) -> tuple[Capability, ...]:
         return (
             Capability(name="ipv6", present=self._service.node.facts.wiring.ipv6_kernel),
             Capability(
@@ -193,6 +193,7 @@ class Reporter:
                 present=not self._service.publishing.why,
                 why=self._service.publishing.why,
             ),
+            Capability(name="bandwidth limits", present=not unlimited, why=unlimited),
         )
 
     # -- addresses ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from weft.model.attachment import Attachment, AttachmentKey, NamespaceId
+from weft.model.attachment import Attachment, AttachmentKey, NamespaceId, host_link_of
 
 
 class Attachments:
@@ -35,8 +35,9 @@ class Attachments:
         return self._by_key.get(key) if key is not None else None
 
     def owner_of(self, link: str) -> str | None:
-        """Under which name the engine knows the rows of a host link's attachment, or None."""
-        key = self._by_link.get(link)
+        """Under which name the engine knows the rows of the attachment that a host link, or an
+        ifb, belongs to; None: nobody's."""
+        key = self._by_link.get(host_link_of(link))
         return str(key) if key is not None else None
 
     def put(self, attachment: Attachment) -> None:

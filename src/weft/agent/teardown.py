@@ -67,7 +67,7 @@ async def teardown(settings: Settings, boot_id: str) -> None:
         names = [
             link.name
             for link in read_links(rtnetlink)
-            if link.is_veth and link.alias.startswith(ALIAS_MARK)
+            if link.kind in ("veth", "ifb") and link.alias.startswith(ALIAS_MARK)
         ]
     refused = {n: e for n, e in (await asyncio.to_thread(delete_links, names)).items() if e}
     journal_path = Path(settings.paths.journal)

@@ -29,6 +29,7 @@ from weft.agent.notices import Heard, Notices, link_keys
 from weft.agent.sweep import Sweeper
 from weft.agent.sysctls import SysctlEar
 from weft.agent.tending import tell_failure, tend
+from weft.drivers import ifbs
 from weft.drivers.engine import Engine
 from weft.drivers.links import differs
 from weft.drivers.strays import KINDS
@@ -44,6 +45,7 @@ from weft.model.attachment import (
     LIVE_GROUP,
 )
 from weft.model.errors import WeftError
+from weft.rows.bandwidth import Ifb
 from weft.rows.base import RowKey
 from weft.rows.links import Address, Veth
 
@@ -364,7 +366,9 @@ class Watcher:
         pair, up = link_keys(link)
         owner = self._links.owner(link)
         row = self._engine.row(owner, pair) if owner is not None else None
-        if isinstance(row, Veth) and differs(row, said):
+        if (isinstance(row, Veth) and differs(row, said)) or (
+            isinstance(row, Ifb) and ifbs.differs(row, said)
+        ):
             return (pair,)
         # every link is born down, and most are up by now
         return (up,) if not said.up and not self._links.is_up(link) else ()

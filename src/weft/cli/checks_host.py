@@ -7,24 +7,14 @@ loaded, written or tried out: a kernel feature counts as there when its symbol o
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable, Iterator
 
 from weft.cli.machine import Machine
 from weft.model.addresses import Prefix
 from weft.model.attachment import LINK_PREFIX
+from weft.model.kernel_features import BANDWIDTH, NEEDED, missing
 from weft.model.kernel_release import unsupported
 from weft.wire.api import Finding
-
-FEATURES = {
-    "veth": ("veth_newlink", "veth"),
-    "nftables": ("nf_tables_newrule", "nf_tables"),
-    "nftables, inet family": ("nft_do_chain_inet", "nf_tables"),
-    "nftables, arp family": ("nft_do_chain_arp", "nf_tables"),
-    "network address translation in nftables": ("nft_nat_do_chain", "nft_chain_nat"),
-    "connection tracking": ("nf_conntrack_in", "nf_conntrack"),
-}
-"""Feature: a kernel symbol that only it has, and the module that may bring it."""
 
 ROOM = {"/run": "/run/weft", "/var/lib": "/var/lib/weft"}
 LITTLE, TOO_LITTLE = 64 << 20, 8 << 20  # octets
@@ -41,13 +31,7 @@ def kernel_features(machine: Machine) -> Iterator[Finding]:
     modules = "".join(
         machine.text(f"/lib/modules/{release}/modules.{kind}") or "" for kind in ("dep", "builtin")
     )
-    missing = [
-        name
-        for name, (symbol, module) in FEATURES.items()
-        if f" {symbol}\n" not in symbols
-        and f" {symbol}\t" not in symbols
-        and not re.search(rf"/{module}\.ko", modules)
-    ]
+    lacking = missing(NEEDED, symbols, modules)
     if not symbols and not modules:
         yield Finding(
             id="kernel",
@@ -55,16 +39,24 @@ def kernel_features(machine: Machine) -> Iterator[Finding]:
             text="cannot tell what the kernel has: neither /proc/kallsyms nor "
             f"/lib/modules/{release} can be read",
         )
-    elif missing:
+    elif lacking:
         yield Finding(
             id="kernel",
             level="bad",
-            text=f"kernel {release} seems to lack {'; '.join(missing)}",
+            text=f"kernel {release} seems to lack {'; '.join(lacking)}",
             mend="use a kernel with CONFIG_VETH, CONFIG_NF_TABLES_INET, CONFIG_NF_TABLES_ARP and "
             "CONFIG_NFT_NAT",
         )
     else:
         yield Finding(id="kernel", level="ok", text=f"kernel {release} has what weft needs")
+    if (symbols or modules) and (lacking := missing(BANDWIDTH, symbols, modules)):
+        yield Finding(
+            id="kernel-bandwidth",
+            level="warn",
+            text=f"kernel {release} seems to lack {', '.join(lacking)}: containers whose bandwidth "
+            "is to be limited are refused",
+            mend="use a kernel that has them, if containers' bandwidth is to be limited",
+        )
 
 
 def forwarding(machine: Machine) -> Iterator[Finding]:

@@ -25,11 +25,11 @@ class Stage(enum.IntEnum):
     """When a row is made; one batch each. Lower stages are complete before a higher one starts."""
 
     GUARD = 0  # nftables, one transaction: tables, sets, chains, elements (and their removals)
-    CREATE = 1  # rtnetlink of the host: veth pairs, both ends down, the peer born in the pod
+    CREATE = 1  # rtnetlink of the host: veth pairs, both ends down, peer born in the pod; ifbs
     TUNE_HOST = 2  # sysctl files of the host's end, and of the node
     TUNE_POD = 3  # sysctl files inside the pod
     POD = 4  # rtnetlink of the pod: two of its sysctls, links up, addresses, routes, neighbours
-    HOST = 5  # rtnetlink of the host: the host's end up, then addresses, neighbours, routes
+    HOST = 5  # rtnetlink of the host: limits, the host's end up, addresses, neighbours, routes
 
 
 class Medium(enum.IntEnum):

@@ -13,8 +13,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from weft.drivers.comparison import compare
 from weft.drivers.contract import (
     MEDIUM,
@@ -25,8 +23,10 @@ from weft.drivers.contract import (
     Refusal,
     Stage,
 )
+from weft.drivers.links import inside_only
 from weft.drivers.surroundings import Host, Indexes, Surroundings
 from weft.model.errors import KernelRefused
+from weft.rows.bandwidth import Ifb
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Veth
 from weft.rows.rules import Chain, Element, Oddity, Set
@@ -124,7 +124,8 @@ class Engine:
 
     def links(self, owner: str) -> list[str]:
         """Names of the owner's links on the host."""
-        return [row.name for row in self._shadow.get(owner, {}).values() if type(row) is Veth]
+        rows = self._shadow.get(owner, {}).values()
+        return [row.name for row in rows if isinstance(row, Veth | Ifb)]
 
     def adopt(self, owner: str, rows: Iterable[Row]) -> None:
         """Remember rows as standing, without asking the kernel."""
@@ -186,7 +187,7 @@ class Engine:
             self._step(key, row, None)
             for key, row in {**self._doubtful.get(owner, {}), **shadow}.items()
             if getattr(row, "place", Place.HOST) is Place.HOST
-            and type(row) is not Veth
+            and not isinstance(row, Veth | Ifb)
             and getattr(row, "link", None) not in own
         ]
         if steps:
@@ -355,7 +356,7 @@ class Engine:
             if getattr(each.row, "place", Place.HOST) is Place.HOST
             and getattr(each.row, "link", None) not in lost
             and not (isinstance(each.row, Veth) and each.found is None)
-            and not _inside_only(each.row, each.found)
+            and not inside_only(each.row, each.found)
         ]
 
     def _try(self, steps: Sequence[Step]) -> KernelRefused | None:
@@ -364,6 +365,10 @@ class Engine:
             if steps:
                 with Surroundings(self.host, Indexes(), None) as surroundings:
                     self._perform({}, steps, surroundings)
+                    for step in steps:  # an ifb that was made again has another number
+                        if isinstance(step.new, Ifb):
+                            name = step.new.name
+                            self._indexes.learn(name, surroundings.index(Place.HOST, name))
         except KernelRefused as refusal:
             return refusal
         return None
@@ -489,12 +494,3 @@ def _report(refused: Sequence[tuple[Step, Refusal]]) -> None:
 
 def _on_host(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if getattr(row, "place", Place.HOST) is Place.HOST]
-
-
-def _inside_only(row: Row, found: Row | None) -> bool:
-    """A veth whose host end is right: only the pod's end differs, which is not ours to mend."""
-    return (
-        isinstance(row, Veth)
-        and isinstance(found, Veth)
-        and msgspec.structs.replace(row, peer=None) == msgspec.structs.replace(found, peer=None)
-    )

@@ -3,8 +3,8 @@
 The group is part of the creation, the alias is a second message: it must not be sent together
 with the creation, because the kernel goes on after a refusal and would then write our alias on
 whoever has the name. A link is ours if it is a veth whose alias begins with `weft:` or that is in
-one of our groups; one that somebody renamed is known by the whole record in its alias. Deleting
-links in the background is in `drivers.removal`.
+one of our groups; one that somebody renamed is known by the whole record in its alias. The same
+holds for ifbs (`drivers.ifbs`). Deleting links in the background is in `drivers.removal`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ from weft.drivers.contract import Medium, Names, Position, Scope, Stage, Watch
 from weft.drivers.transports import LinkTransport
 from weft.kernel import links
 from weft.kernel.rtnetlink import NETLINK_ROUTE
-from weft.model.attachment import ALIAS_MARK, LINK_PREFIX, LIVE_GROUP, read_alias
+from weft.model.attachment import (
+    ALIAS_MARK,
+    LIMITER_PREFIX,
+    LINK_PREFIX,
+    LIVE_GROUP,
+    read_alias,
+    read_limiter_alias,
+)
 from weft.model.errors import Conflict, Invalid, KernelRefused
+from weft.rows.bandwidth import Ifb
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Peer, Veth
 
@@ -36,11 +44,12 @@ FEW = 4
 
 def is_ours(link: links.Link) -> bool:
     """Whether we made this link; nothing else is ever deleted or taken over."""
-    return (
-        link.kind == "veth"
-        and (link.name.startswith(LINK_PREFIX) or read_alias(link.alias) is not None)
-        and (link.alias.startswith(ALIAS_MARK) or link.group in (LIVE_GROUP, DOOMED_GROUP))
-    )
+    if link.kind == "veth":
+        named = link.name.startswith(LINK_PREFIX) or read_alias(link.alias) is not None
+    else:
+        whole = read_limiter_alias(link.alias) is not None
+        named = link.kind == "ifb" and (link.name.startswith(LIMITER_PREFIX) or whole)
+    return named and (link.alias.startswith(ALIAS_MARK) or link.group in (LIVE_GROUP, DOOMED_GROUP))
 
 
 class Links:
@@ -59,7 +68,7 @@ class Links:
         if new is None:
             return (links.delete_by_name(old.name),) if old is not None else ()
         if old is not None:
-            return _mending(names.index(Place.HOST, old.name), old, new, names)
+            return mending(names.index(Place.HOST, old.name), old, new, names)
         if new.peer is None:
             raise KernelRefused(errno.EINVAL, "create", str(new), "the pod's end is not described")
         peer = links.End(new.peer.name, new.peer.mac, new.peer.mtu)
@@ -82,20 +91,20 @@ class Links:
         if code != errno.EEXIST:
             return False
         via: LinkTransport = scope.transport(Medium.HOST_LINKS)
-        standing = via.find(row.name)
-        if standing is None:
+        taken = via.find(row.name)
+        if taken is None:
             name = row.peer.name if row.peer is not None else ""
             raise Invalid(
                 f"the container already has an interface named {name!r}",
                 field="CNI_IFNAME",
                 reason="interface-exists",
             )
-        if not is_ours(standing):
+        if not is_ours(taken):
             raise Conflict(
                 f"the node has a link named {row.name!r} that weft did not make; "
                 "rename or delete it"
             )
-        via.commit([links.delete_by_index(standing.ifindex)])
+        via.commit([links.delete_by_index(taken.ifindex)])
         return True
 
     def settle(self, row: Veth, scope: Scope) -> None:
@@ -111,10 +120,10 @@ class Links:
         be as wanted."""
         via: LinkTransport = scope.transport(Medium.HOST_LINKS)
         inside: LinkTransport | None = scope.transport(Medium.POD_LINKS)
-        standing = _standing(via, rows)
+        known = standing(via, rows, "veth")
         found: dict[RowKey, Row] = {}
         for row in rows:
-            link = standing.get(row.name)
+            link = known.get(row.name)
             if link is None:
                 continue
             scope.names.learn(Place.HOST, row.name, link.ifindex)
@@ -133,9 +142,9 @@ class Links:
         if row.peer is not None and found.peer is None:
             return f"the link {row.peer.name} in the container is missing or is not our veth"
         if row.peer is not None and found.peer is not None and row.peer != found.peer:
-            what = _differing(row.peer, found.peer)
+            what = differing(row.peer, found.peer)
             return f"the link {row.peer.name} in the container has {what}"
-        return f"the link {row.name} on the host has {_differing(row, found)}"
+        return f"the link {row.name} on the host has {differing(row, found)}"
 
     def touched(self, kind: int, body: memoryview, names: Names) -> Collection[RowKey]:
         """The pair itself, and whether it is up; by its number, for it may have been renamed."""
@@ -144,13 +153,15 @@ class Links:
         return ("Veth", name), ("Up", Place.HOST, name)
 
 
-def _standing(via: LinkTransport, rows: Sequence[Veth]) -> dict[str, links.Link]:
-    """Host ends by the name they should have. One that was renamed is known by its alias."""
+def standing(
+    via: LinkTransport, rows: Sequence[Veth] | Sequence[Ifb], kind: str
+) -> dict[str, links.Link]:
+    """Links of one kind by the name they should have. A renamed one is known by its alias."""
     found: dict[str, links.Link] = {}
     if len(rows) <= FEW:
         found = {row.name: link for row in rows if (link := via.find(row.name)) is not None}
     if len(rows) > FEW or len(found) < len(rows):
-        answers = via.dump(links.get_all(kind="veth"))
+        answers = via.dump(links.get_all(kind=kind))
         every = [links.decode(body) for _, body in answers]
         found = {link.name: link for link in every}
         signed = {link.alias: link for link in every if link.alias}
@@ -160,17 +171,19 @@ def _standing(via: LinkTransport, rows: Sequence[Veth]) -> dict[str, links.Link]
     return {
         row.name: found[row.name]
         for row in rows
-        if row.name in found and _may_be(row, found[row.name])
+        if row.name in found and found[row.name].kind == kind and _may_be(row, found[row.name])
     }
 
 
-def _may_be(row: Veth, link: links.Link) -> bool:
+def _may_be(row: Veth | Ifb, link: links.Link) -> bool:
     """Whether this is our link, though damaged: somebody else's of this name bears no mark."""
-    signs = link.alias.startswith(ALIAS_MARK), link.group == row.group, link.mac == row.mac
-    return link.kind == "veth" and any(signs)
+    mac = isinstance(row, Veth) and link.mac == row.mac
+    signs = link.alias.startswith(ALIAS_MARK), link.group == row.group, mac
+    return any(signs)
 
 
-def _mending(index: int, old: Veth, new: Veth, names: Names) -> Sequence[bytes]:
+def mending(index: int, old: Veth | Ifb, new: Veth | Ifb, names: Names) -> Sequence[bytes]:
+    """Messages that bring a standing link back to what it should be."""
     messages: list[bytes] = []
     if old.name != new.name:
         messages += _renaming(index, new.name)
@@ -179,7 +192,13 @@ def _mending(index: int, old: Veth, new: Veth, names: Names) -> Sequence[bytes]:
         messages.append(links.set_free(index))
     return (
         *messages,
-        links.set_properties(index, mac=new.mac, mtu=new.mtu, group=new.group, alias=new.alias),
+        links.set_properties(
+            index,
+            mac=new.mac if isinstance(new, Veth) else None,
+            mtu=new.mtu,
+            group=new.group,
+            alias=new.alias,
+        ),
     )
 
 
@@ -210,6 +229,15 @@ def differs(row: Veth, link: links.Link) -> bool:
     return _row(link, row.peer) != row
 
 
+def inside_only(row: Row, found: Row | None) -> bool:
+    """A veth whose host end is right: only the pod's end differs, which is not ours to mend."""
+    return (
+        isinstance(row, Veth)
+        and isinstance(found, Veth)
+        and msgspec.structs.replace(row, peer=None) == msgspec.structs.replace(found, peer=None)
+    )
+
+
 def _row(link: links.Link, peer: Peer | None) -> Veth:
     return Veth(
         name=link.name,
@@ -222,8 +250,9 @@ def _row(link: links.Link, peer: Peer | None) -> Veth:
     )
 
 
-def _differing(wanted: msgspec.Struct, found: msgspec.Struct) -> str:
-    if isinstance(found, Veth) and found.master:
+def differing(wanted: msgspec.Struct, found: msgspec.Struct) -> str:
+    """The first property that differs, in words."""
+    if isinstance(found, Veth | Ifb) and found.master:
         return f"been made a port of link {found.master}"
     for field in ("name", "mtu", "mac", "alias", "group"):
         one, other = getattr(wanted, field, None), getattr(found, field, None)

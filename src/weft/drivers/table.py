@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from weft.drivers.addresses import Addresses
+from weft.drivers.buckets import Buckets
 from weft.drivers.contract import Driver
+from weft.drivers.ifbs import Ifbs
 from weft.drivers.links import Links
 from weft.drivers.neighbours import Neighbours
+from weft.drivers.redirects import Redirects
 from weft.drivers.routes import Routes
 from weft.drivers.rules import Rules, RulesTransport
 from weft.drivers.strays import Strays
@@ -17,7 +20,8 @@ from weft.drivers.up import Ups
 
 def link_drivers() -> tuple[Driver[Any], ...]:
     """Drivers that need no packet rules."""
-    return Links(), Ups(), Addresses(), Routes(), Neighbours(), Sysctls()
+    wires = (Links(), Ups(), Addresses(), Routes(), Neighbours(), Sysctls())
+    return (*wires, Ifbs(), Buckets(), Redirects())
 
 
 def all_drivers(rules: RulesTransport | None = None) -> tuple[Driver[Any], ...]:

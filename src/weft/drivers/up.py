@@ -9,6 +9,7 @@ from weft.drivers.contract import Medium, Names, Position, Scope, Stage
 from weft.drivers.links import FEW
 from weft.drivers.transports import LinkTransport
 from weft.kernel import links
+from weft.model.attachment import LIMITER_PREFIX
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Up
 
@@ -21,8 +22,11 @@ class Ups:
     watch = None
 
     def position(self, row: Up) -> Position:
-        """First of the rtnetlink stage of its place: routes need a link that is up."""
-        return (Stage.POD if row.place is Place.POD else Stage.HOST), 0
+        """First of the rtnetlink stage of its place: routes need a link that is up. Of a host's end
+        only what limits its rates comes before, the ifb being up included."""
+        if row.place is Place.POD:
+            return Stage.POD, 0
+        return Stage.HOST, -1 if row.link.startswith(LIMITER_PREFIX) else 0
 
     def encode(self, _: Up | None, new: Up | None, names: Names) -> Sequence[bytes]:
         """A link is never taken down: it is deleted, and lo belongs to the pod."""

@@ -18,6 +18,7 @@ import ipaddress
 
 import msgspec
 
+from weft.fabric.bandwidth import limits
 from weft.model.attachment import HOST_MAC, LIVE_GROUP, Attachment, link_alias
 from weft.model.ports import PortMapping
 from weft.rows.base import Place, Row
@@ -66,6 +67,8 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
         Up(place=Place.POD, link=pod_link),
         Up(place=Place.HOST, link=attachment.host_link),
     ]
+    if attachment.bandwidth:
+        rows += limits(attachment)
     has6 = any(len(ip) == 16 for ip in addresses)
     rows += _sysctls(attachment.host_link, pod_link, facts.ipv6_kernel, has6)
     if any(_from_loopback(mapping) for mapping in attachment.ports):

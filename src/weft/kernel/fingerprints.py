@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 
-from weft.kernel import links, routes, rtnetlink
-from weft.kernel.netlink import attributes
+from weft.kernel import links, routes, rtnetlink, traffic_control
+from weft.kernel.netlink import Failure, attributes
 from weft.kernel.nftables.transport import Nftables
 
 Prints = dict[int, int]
@@ -38,9 +40,10 @@ class Reader:
         self._nft = Nftables()
 
     def take(self) -> Prints:
-        """Of every veth."""
+        """Of every veth and ifb."""
         found: Prints = {}
-        for index, said in (*self._links(), *self._routes(), *self._neighbours()):
+        everything = (self._links(), self._routes(), self._neighbours(), self._queues())
+        for index, said in chain.from_iterable(everything):
             # the order of a dump means nothing, so the sum of all
             found[index] = found.get(index, 0) + hash(said)
         return found
@@ -60,7 +63,11 @@ class Reader:
         return self._nft.generation()
 
     def _links(self) -> Iterator[tuple[int, bytes]]:
-        for _, body in self._via.dump(links.get_all(kind="veth")):
+        answers = self._via.dump(links.get_all(kind="veth"))
+        # a kernel without ifb answers with every link there is
+        more = self._via.dump(links.get_all(kind="ifb"))
+        answers += [item for item in more if links.decode(item[1]).kind == "ifb"]
+        for _, body in answers:
             said = bytes(body)
             changing = said.rfind(_CACHEINFO6)
             if changing >= 0:
@@ -88,6 +95,17 @@ class Reader:
                             if kind in (_NDA_DST, _NDA_LLADDR)
                         ),
                     )
+
+    def _queues(self) -> Iterator[tuple[int, bytes]]:
+        """Token buckets, hooks, and where the hooks' first filter leads."""
+        for _, body in self._via.dump(traffic_control.get_queues()):
+            queue = traffic_control.decode_queue(body)
+            yield queue.ifindex, repr(queue).encode()
+            if queue.kind in ("clsact", "ingress"):
+                request = traffic_control.get_filters(queue.ifindex)
+                with suppress(Failure):  # its link went meanwhile
+                    filters = [traffic_control.decode_filter(f) for _, f in self._via.dump(request)]
+                    yield queue.ifindex, repr([each for each in filters if each]).encode()
 
     def close(self) -> None:
         """Give the sockets back."""

@@ -76,11 +76,11 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     ways_out: tuple[WayOut, ...]
 
 
-def read_host(socket: Socket, *, skip_protocol: int, skip_links: str) -> HostView:
+def read_host(socket: Socket, *, skip_protocol: int, skip_links: tuple[str, ...]) -> HostView:
     """Links, prefixes of routes and addresses, and default routes of the socket's namespace.
 
-    Routes of the routing protocol `skip_protocol` and links whose name begins with `skip_links`
-    are passed over without decoding them: a node has thousands of its own.
+    Routes of the routing protocol `skip_protocol` and links whose name begins with one of
+    `skip_links` are passed over without decoding them: a node has thousands of its own.
     """
     links: dict[int, HostLink] = {}
     skipped: list[str] = []

@@ -116,6 +116,19 @@ def create_veth(host: End, group: int, peer: End, namespace: int) -> bytes:
     )  # fmt: skip
 
 
+def create_ifb(name: str, mac: bytes, mtu: int, group: int) -> bytes:
+    """An intermediate functional block, down. EOPNOTSUPP: the kernel has none."""
+    body = (
+        _INFO.pack(*_NO_INFO)
+        + attribute(_IFNAME, name.encode() + b"\0")
+        + attribute(_ADDRESS, mac)
+        + attribute(_MTU, _NUMBER.pack(mtu))
+        + attribute(_GROUP, _NUMBER.pack(group))
+        + nest(_LINKINFO, attribute(_INFO_KIND, b"ifb"))
+    )
+    return message(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body)
+
+
 def get_by_name(name: str) -> bytes:
     """Ask for one link; the answer comes without statistics."""
     return _GET_BY_NAME.pack(
@@ -183,11 +196,12 @@ def _af_spec(index: int, family: bytes) -> bytes:
     return message(RTM_SETLINK, NLM_F_ACK, body)
 
 
-def set_properties(index: int, *, mac: bytes, mtu: int, group: int, alias: str) -> bytes:
-    """Bring the properties of a link back to what they should be."""
+def set_properties(index: int, *, mac: bytes | None, mtu: int, group: int, alias: str) -> bytes:
+    """Bring the properties of a link back to what they should be; an ifb's address cannot be set
+    (EOPNOTSUPP)."""
     body = (
         _INFO.pack(0, 0, 0, index, 0, 0)
-        + attribute(_ADDRESS, mac)
+        + (attribute(_ADDRESS, mac) if mac is not None else b"")
         + attribute(_MTU, _NUMBER.pack(mtu))
         + attribute(_GROUP, _NUMBER.pack(group))
         + attribute(_IFALIAS, alias.encode())

@@ -25,6 +25,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _setns = _libc.setns
 _setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _setns.restype = ctypes.c_int
+_unshare = _libc.unshare
+_unshare.argtypes = (ctypes.c_int,)
+_unshare.restype = ctypes.c_int
 
 Identity = tuple[int, int]
 """Device and inode of a namespace: equal for two descriptors of the same namespace."""
@@ -79,3 +82,11 @@ class entered:
             os.write(2, b"weft: cannot return to the node's network namespace, errno %d\n" % code)
             os.abort()
         os.close(self._home)
+
+
+def leave_for_new() -> None:
+    """Put the calling thread into a new, empty network namespace, which ends with it: for a thread
+    that was made for this and does nothing else. Raises OSError."""
+    if _unshare(CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -37,6 +38,7 @@ _IP = {
     "disciplines": ["tc", "-j", "qdisc", "show"],
 }
 _NFT = ["nft", "-j", "list", "ruleset"]
+_NUMBERED = re.compile(r"\b(index|ref|bind|fh|order) [0-9a-f:]+")
 _FICKLE_WORDS = """
 ifindex link_index link_netnsid stats stats64 handle operstate carrier carrier_changes
 valid_life_time preferred_life_time used updated expires refcnt cache_info counter last packets
@@ -69,6 +71,7 @@ def take(network: str | Path = entering.OWN, state: Sequence[str | Path] = STATE
             found[name] = items(entering.output(entering.OWN, argv))
         if shutil.which("nft"):
             found["nftables"] = rules()
+        found["filters"] = filters(found["disciplines"])
         found["sysctls"] = sysctls()
     found["files"] = Counter(line for top in state for line in files(Path(top)))
     return found
@@ -99,6 +102,20 @@ def _settle(value: Any) -> Any:
     if isinstance(value, list):
         return [_settle(item) for item in value]
     return value
+
+
+def filters(disciplines: Counter[str]) -> Counter[str]:
+    """Filters at the hooks of the calling thread's network namespace, in their order, as text:
+    iproute2's JSON of them is not whole."""
+    said: Counter[str] = Counter()
+    for line in disciplines:
+        found = json.loads(line)
+        if found.get("kind") in ("clsact", "ingress"):
+            link = found["dev"]
+            for side in ("ingress", "egress") if found["kind"] == "clsact" else ("ingress",):
+                shown = entering.output(entering.OWN, ["tc", "filter", "show", "dev", link, side])
+                said[f"{link} {side}: {_NUMBERED.sub('', shown)}"] += 1
+    return said
 
 
 def rules() -> Counter[str]:

@@ -18,11 +18,16 @@ from weft.model.ports import PortMapping
 
 LINK_PREFIX = "wf"
 HOST_LINK_LENGTH = len(LINK_PREFIX) + 13
+LIMITER_PREFIX = "wb"
+"""How the ifb is called through which goes what a container with a limited rate sends. Not as host
+links are: the rules take every `wf` link for a pod's."""
+LINK_PREFIXES = (LINK_PREFIX, LIMITER_PREFIX)
 LIVE_GROUP = 0x77656674
 """IFLA_GROUP of host ends in use ("weft" in ASCII)."""
 ALIAS_VERSION = 1
 ALIAS_PREFIX = f"weft:{ALIAS_VERSION} "
 ALIAS_MARK = "weft:"
+_LIMITER_ALIAS = f"{ALIAS_MARK}limits "
 ALIAS_LIMIT = 255  # IFALIASZ - 1, include/uapi/linux/if.h
 KEY_LIMIT = 170
 """Octets that network, container id and interface name may have together, so that the alias of a
@@ -148,6 +153,30 @@ def link_alias(attachment: Attachment) -> str:
     pod = attachment.pod
     named = f"{record} {pod.namespace}/{pod.name}" if pod.name else record
     return named if len(named.encode()) <= ALIAS_LIMIT else record
+
+
+def limiter_of(host_link: str) -> str:
+    """Name of the ifb that belongs to a host link."""
+    return LIMITER_PREFIX + host_link[len(LINK_PREFIX) :]
+
+
+def host_link_of(link: str) -> str:
+    """The host link that a link of ours, itself or its ifb, belongs to."""
+    if link.startswith(LIMITER_PREFIX):
+        return LINK_PREFIX + link[len(LIMITER_PREFIX) :]
+    return link
+
+
+def limiter_alias(host_link: str) -> str:
+    """The record in the alias of an ifb."""
+    return _LIMITER_ALIAS + host_link
+
+
+def read_limiter_alias(alias: str) -> str | None:
+    """The host link in the record of an ifb; None where it is not ours."""
+    link = alias[len(_LIMITER_ALIAS) :]
+    ours = alias.startswith(_LIMITER_ALIAS) and len(link) == HOST_LINK_LENGTH
+    return link if ours and link.startswith(LINK_PREFIX) else None
 
 
 class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):

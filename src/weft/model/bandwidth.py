@@ -55,6 +55,16 @@ def parse_quantity(text: str, field: str) -> int:
     return -(-digits // scale)
 
 
+def format_rate(rate: int) -> str:
+    """Bits a second as a quantity of which `parse_quantity` makes the same: `10M`; "-" for 0."""
+    if not rate:
+        return "-"
+    for letter in reversed("kMGTP"):
+        if rate % _UNITS[letter] == 0:
+            return f"{rate // _UNITS[letter]}{letter}"
+    return str(rate)
+
+
 def check_bandwidth(limits: Bandwidth, field: str) -> None:
     """Raise Invalid, naming the field, for a limit that cannot be kept."""
     for name, rate, burst in (

@@ -165,6 +165,12 @@ REASONS: dict[str, Reason] = {
         summary="this node, kernel or release cannot do what was asked",
         action="see `weft status` for the node's capabilities",
     ),
+    "no-bandwidth": Reason(
+        cni=2,
+        early=True,
+        summary="the container's bandwidth is to be limited, and this kernel cannot do it",
+        action="take the limits away, or use a kernel with what the message names",
+    ),
     "unsupported-kernel": Reason(
         cni=2,
         early=True,

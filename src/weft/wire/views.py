@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from weft.model.bandwidth import format_rate
 from weft.model.errors import Invalid
 from weft.model.kinds import KINDS, Kind
 from weft.model.metadata import Object, Spec
@@ -31,7 +32,7 @@ class AttachmentSpec(Spec, frozen=True, kw_only=True):
 
 
 class AttachmentStatus(Spec, frozen=True, kw_only=True):
-    """What it was given. `state`: intent, ready or leaving."""
+    """What it was given. `state`: intent, ready or leaving. Rates are bits a second; 0: any."""
 
     state: str
     addresses: tuple[str, ...] = ()
@@ -40,6 +41,8 @@ class AttachmentStatus(Spec, frozen=True, kw_only=True):
     mtu: int = 0
     cni_version: str = ""
     masquerade: bool = False
+    ingress_rate: int = 0
+    egress_rate: int = 0
 
 
 class AttachmentView(Object, frozen=True, kw_only=True):
@@ -179,6 +182,8 @@ VIEWS: dict[str, Kind] = {
             wide=(
                 ("MAC", lambda view: view.status.mac),
                 ("MTU", lambda view: str(view.status.mtu)),
+                ("INGRESS", lambda view: format_rate(view.status.ingress_rate)),
+                ("EGRESS", lambda view: format_rate(view.status.egress_rate)),
                 ("SANDBOX", lambda view: view.spec.sandbox or "-"),
             ),
         ),

@@ -29,7 +29,7 @@ from weft.cli.machine import Machine
 from weft.cli.support.redaction import Redactor
 from weft.engines import programs
 from weft.kernel import files
-from weft.model.attachment import LINK_PREFIX
+from weft.model.attachment import LINK_PREFIX, LINK_PREFIXES
 from weft.model.errors import NotFound, WeftError
 from weft.model.kinds import KINDS
 from weft.model.settings import SETTINGS_PATH, Settings
@@ -165,7 +165,7 @@ def links(scene: Scene) -> Any:
         kept["addresses"] = [
             f"{each.get('local')}/{each.get('prefixlen')}" for each in link.get("addr_info", ())
         ]
-        if link.get("ifname", "").startswith(LINK_PREFIX):
+        if link.get("ifname", "").startswith(LINK_PREFIXES):
             alias = link.get("ifalias", "")
             kept["alias"] = scene.redactor.text(alias) if alias.startswith("weft:") else ""
         shown.append(kept)

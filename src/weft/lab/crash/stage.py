@@ -41,6 +41,8 @@ from weft.wire.local import (
 
 BYSTANDERS = ("bystander-1", "bystander-2")
 SUBJECTS = ("subject-1", "subject-2")
+LIMITS = {"ingressRate": 10**8, "egressRate": 10**8}
+"""Every pod has them, so that a link, its queues and its ifb are struck, too."""
 LOG = Path("/run/crash.strace")
 LAUNCHER = cluster.BINS / "weft"
 UNFORESEEN = ("Traceback (most recent call last)", "a request failed", "outcome=internal")
@@ -132,6 +134,8 @@ class Stage:
         attachment = _attachment(name) if name else None
         kept = dict(previous) if previous is not None else None
         config = runtime.config(runtime.plugins[0], attachment, kept)
+        if attachment is not None:
+            config["runtimeConfig"] = {"bandwidth": LIMITS}
         if verb == "GC":
             valid = [{"containerID": each, "ifname": "eth0"} for each in keep]
             config["cni.dev/valid-attachments"] = valid

@@ -23,7 +23,7 @@ from weft.kernel.routes import PROTOCOL
 from weft.lab import entering
 from weft.lab.demo import places
 from weft.lab.demo.record import Record
-from weft.model.attachment import LINK_PREFIX
+from weft.model.attachment import LINK_PREFIXES
 from weft.model.errors import Conflict, NotReady
 
 CANDIDATES: Mapping[int, tuple[Network, ...]] = {
@@ -104,7 +104,7 @@ def _taken() -> list[Network]:
     """What the machine routes or has as an address now, without the demo's own link."""
     socket = Socket(NETLINK_ROUTE)
     try:
-        view = read_host(socket, skip_protocol=PROTOCOL, skip_links=LINK_PREFIX)
+        view = read_host(socket, skip_protocol=PROTOCOL, skip_links=LINK_PREFIXES)
     finally:
         socket.close()
     return [prefix.network for prefix in view.prefixes if prefix.link != places.UPLINK]
