@@ -107,7 +107,22 @@ def test_configuration_that_shadows_ours_is_named(host: Host) -> None:
     found = host.only()
     assert (found.id, found.level) == ("conflist", "bad")
     assert "05-bridge.conf" in found.text
-    assert found.mend == "mv /etc/cni/net.d/05-bridge.conf /root/"
+    assert found.mend == "weft install --take-over"
+
+
+def test_launcher_is_missed_where_a_runtime_looks(host: Host) -> None:
+    host.write("etc/crio/crio.conf", '[crio.network]\nplugin_dirs = ["/usr/libexec/cni"]')
+    told = {each.id: each for each in host.ill()}
+    assert "CRI-O looks for plugins in /usr/libexec/cni" in told["launcher"].text
+    assert "names a plugin that is not in /usr/libexec/cni" in told["conflist"].text
+    assert told["launcher"].mend == "weft install"
+
+
+def test_settings_of_a_runtime_that_cannot_be_read_are_named(host: Host) -> None:
+    host.write("etc/containerd/config.toml", "[")
+    found = host.only()
+    assert (found.id, found.level) == ("conflist", "warn")
+    assert "/etc/containerd/config.toml is no TOML" in found.text
 
 
 @pytest.mark.parametrize("name", ["05-notes.txt", "90-bridge.conf", "05-bridge.conf.bak"])

@@ -4,78 +4,99 @@ socket. Each check is a function of the machine that gives findings; the table i
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from weft.cli.machine import Machine
+from weft.cni import placing, runtimes
 from weft.cni.install import DIRECTORIES, LAUNCHER, MARK
+from weft.cni.runtimes.choice import TYPE, configurations
+from weft.cni.runtimes.found import NETWORKS, Runtime
 from weft.model.names import printable
 from weft.wire.api import Finding
 
-CONFIGURATIONS = "/etc/cni/net.d"
-SUFFIXES = (".conf", ".conflist", ".json")
-"""What libcni takes for a configuration (ConfFiles)."""
-
-
-def plugin_types(text: str | None) -> list[str] | None:
-    """The plugin types of a configuration or list; None where it is none."""
-    try:
-        data: Any = json.loads(text or "")
-        plugins = data.get("plugins", [data])
-        return [str(each["type"]) for each in plugins]
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        return None
-
 
 def configuration(machine: Machine) -> Iterator[Finding]:
-    """Runtimes take the first configuration by name: it must be weft's."""
-    files = [name for name in machine.names(CONFIGURATIONS) if name.endswith(SUFFIXES)]
-    types = {name: plugin_types(machine.text(f"{CONFIGURATIONS}/{name}")) for name in files}
-    ours = [name for name, found in types.items() if found and "weft" in found]
-    for name in (name for name, found in types.items() if found is None):
+    """Every runtime must take weft's configuration; without one, the usual directory is judged as
+    most of them read it."""
+    found = runtimes.find(machine) or [
+        Runtime(name="a runtime", plugins=DIRECTORIES, networks=NETWORKS)
+    ]
+    told: set[str] = set()
+    for directory in dict.fromkeys(each.networks for each in found):
+        yield from _unreadable(machine, directory, told)
+    for each in found:
+        if each.problem:
+            yield Finding(
+                id="conflist",
+                level="warn",
+                text=f"{each.name}: nobody can tell where it looks: {each.problem}",
+                mend="correct the file; the runtime would not start with it either",
+            )
+            continue
+        (judged,) = placing.judge(machine, (each,))
+        yield from _judged(judged, told)
+
+
+def _unreadable(machine: Machine, directory: str, told: set[str]) -> Iterator[Finding]:
+    for each in configurations(machine, directory):
+        if each.types is None:
+            told.add(f"{directory}/{each.file}")
+            yield Finding(
+                id="conflist",
+                level="warn",
+                text=f"{directory}/{each.file} is no CNI configuration; runtimes may stop at it",
+                mend=f"mv {shlex.quote(f'{directory}/{each.file}')} /root/",
+            )
+
+
+def _judged(judged: placing.Judged, told: set[str]) -> Iterator[Finding]:
+    runtime, choice = judged.runtime, judged.choice
+    if not choice.why:
         yield Finding(
             id="conflist",
-            level="warn",
-            text=f"{CONFIGURATIONS}/{printable(name)} is no CNI configuration; runtimes may stop "
-            "at it",
-            mend=f"mv {CONFIGURATIONS}/{name} /root/",
+            level="ok",
+            text=f"{runtime.name}: {runtime.networks}/{choice.ours} is what it takes",
         )
-    if not ours:
-        yield Finding(
-            id="conflist",
-            level="bad",
-            text=f"no configuration in {CONFIGURATIONS} names weft: runtimes will not call it",
-            mend="./dev up, or write 10-weft.conflist as docs/install.md says",
-        )
-    elif files[0] != ours[0]:
-        yield Finding(
-            id="conflist",
-            level="bad",
-            text=f"{printable(files[0])} comes before {printable(ours[0])} in {CONFIGURATIONS}: "
-            "runtimes take the first and will not call weft",
-            mend=f"mv {CONFIGURATIONS}/{files[0]} /root/",
-        )
-    else:
-        yield Finding(
-            id="conflist", level="ok", text=f"{CONFIGURATIONS}/{ours[0]} is what runtimes take"
-        )
+        return
+    paths = [f"{runtime.networks}/{each}" for each in choice.shadows]
+    if paths and all(each in told for each in paths):
+        return  # that file is a finding already
+    helps = "weft install --take-over" if paths else "" if choice.ours else "weft install"
+    yield Finding(
+        id="conflist",
+        level="bad",
+        text=f"{runtime.name} will not call weft: {choice.why}",
+        mend=helps,
+    )
 
 
 def launcher(machine: Machine) -> Iterator[Finding]:
     """The program that runtimes execute: there, executable, and of this release."""
-    found = [f"{place}/weft" for place in DIRECTORIES if "weft" in machine.names(place)]
+    known = [each for each in runtimes.find(machine) if not each.problem]
+    searched = dict.fromkeys((*DIRECTORIES, *(place for each in known for place in each.plugins)))
+    found = [f"{place}/{TYPE}" for place in searched if TYPE in machine.names(place)]
     if not found:
         yield Finding(
             id="launcher",
             level="bad",
-            text=f"no plugin weft in {', '.join(DIRECTORIES)}: runtimes cannot call it",
-            mend="./dev up, or install it as docs/install.md says",
+            text=f"no plugin weft in {', '.join(searched)}: runtimes cannot call it",
+            mend="weft install",
         )
+        return
     for path in found:
         yield _launcher(machine, path)
+    for runtime in known:
+        if not any(f"{place}/{TYPE}" in found for place in runtime.plugins):
+            yield Finding(
+                id="launcher",
+                level="bad",
+                text=f"{runtime.name} looks for plugins in {', '.join(runtime.plugins)}, and "
+                "weft is not there",
+                mend="weft install",
+            )
 
 
 def _launcher(machine: Machine, path: str) -> Finding:

@@ -110,6 +110,9 @@ def _settings() -> Settings:
 def _prepared(
     settings: Settings, to: str | None, bin_dirs: list[str], timeout: float
 ) -> tuple[Course, list[Check]]:
+    from weft.cli.machine import Machine
+    from weft.cni import runtimes
+    from weft.cni.placing import plugin_directories
     from weft.upgrade import keeper, preflight, release
     from weft.upgrade.course import Course
     from weft.upgrade.found import look
@@ -129,7 +132,8 @@ def _prepared(
     goal = release.own(file) if to is None else release.ask(Path(to), file)
     kept_by = keeper.find(Path(paths.socket).parent)
     link = Path(kept_by.command[0])
-    searched = tuple(dict.fromkeys(Path(each) for each in (*DIRECTORIES, *bin_dirs)))
+    there = plugin_directories(Machine(), runtimes.find(Machine()))
+    searched = tuple(dict.fromkeys(Path(each) for each in (*DIRECTORIES, *there, *bin_dirs)))
     view = preflight.View(
         goal=goal,
         kernel=os.uname().release,

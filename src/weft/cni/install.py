@@ -51,25 +51,22 @@ FORMER_CONFLISTS = (_conflist("ips", "mac", _ANNOTATIONS),)
 """What earlier releases wrote, byte for byte: as much ours as today's."""
 
 
-def place_launcher(directory: Path, type_name: str = "weft", source: Path = LAUNCHER) -> bool:
+def has_launcher(place: Path, source: Path | None = None) -> bool:
+    """Whether the launcher of this release is there as it should be. Raises as `place_launcher`
+    would."""
+    present = _examined(place)
+    return present == _wanted(source or LAUNCHER) and _is_sound(place)
+
+
+def place_launcher(directory: Path, type_name: str = "weft", source: Path | None = None) -> bool:
     """Installs the launcher as `directory`/`type_name`, mode 0755; False: it was there already.
 
     Raises Invalid for a type name that no runtime would execute, NotFound where the launcher was
     not compiled, Conflict where a program of somebody else's has the name.
     """
     place = _launcher_place(directory, type_name)
-    try:
-        wanted = source.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFound(
-            f"{source} does not exist: compile the launcher with `python3 native/compile.py`, or "
-            "install weft from a wheel"
-        ) from error
-    present = _read_own(place)
-    if present is not None and MARK not in present:
-        raise Conflict(
-            f"{place} exists and is not weft's; install under another type name, or move it away"
-        )
+    wanted = _wanted(source or LAUNCHER)
+    present = _examined(place)
     files.make_directory(directory, 0o755)
     if present == wanted and _is_sound(place):
         return False
@@ -100,6 +97,27 @@ def remove_launcher(directory: Path, type_name: str = "weft") -> bool:
     return True
 
 
+def has_conflist(path: Path, content: bytes = DEFAULT_CONFLIST) -> bool:
+    """Whether this configuration is there; raises Conflict where other content is that no release
+    of ours wrote."""
+    present = _read_own(path)
+    if present == content:
+        return True
+    if (present is not None or path.is_symlink()) and present not in FORMER_CONFLISTS:
+        raise Conflict(f"{path} exists with other content; move it away")
+    return False
+
+
+def is_former(path: Path) -> bool:
+    """Whether an earlier release's configuration is there, which `write_conflist` replaces."""
+    return _read_own(path) in FORMER_CONFLISTS
+
+
+def is_conflist(path: Path) -> bool:
+    """Whether this or an earlier release's configuration is there, as it was written."""
+    return _read_own(path) in (DEFAULT_CONFLIST, *FORMER_CONFLISTS)
+
+
 def write_conflist(path: Path, content: bytes = DEFAULT_CONFLIST, *, replace: bool = False) -> bool:
     """Writes a configuration, mode 0644, on disk before it is seen; False: it was there already.
 
@@ -124,6 +142,26 @@ def remove_conflist(path: Path, content: bytes = DEFAULT_CONFLIST) -> bool:
         return False
     path.unlink(missing_ok=True)
     return True
+
+
+def _wanted(source: Path) -> bytes:
+    try:
+        return source.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"{source} does not exist: compile the launcher with `python3 native/compile.py`, or "
+            "install weft from a wheel"
+        ) from error
+
+
+def _examined(place: Path) -> bytes | None:
+    """What is there of ours; raises Conflict where something else is."""
+    present = _read_own(place)
+    if present is not None and MARK not in present:
+        raise Conflict(
+            f"{place} exists and is not weft's; install under another type name, or move it away"
+        )
+    return present
 
 
 def _launcher_place(directory: Path, type_name: str) -> Path:

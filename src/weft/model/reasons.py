@@ -177,6 +177,13 @@ REASONS: dict[str, Reason] = {
         summary="the kernel of this machine is older than weft is made for; nothing was touched",
         action="boot Linux 5.15 or newer; `weft doctor` says whether it has what weft needs",
     ),
+    "install-refused": Reason(
+        cni=999,
+        early=True,
+        summary="weft cannot be installed or uninstalled on this node as things are; nothing was "
+        "changed",
+        action="mend what the message names and run it again; `weft install --dry-run` only looks",
+    ),
     "upgrade-refused": Reason(
         cni=999,
         early=True,

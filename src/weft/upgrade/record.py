@@ -73,7 +73,8 @@ class Record:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Conflict(
-                    "another `weft upgrade` is at work on this node; wait until it has ended",
+                    "another `weft upgrade` or `weft install` is at work on this node; wait until "
+                    "it has ended",
                     reason="upgrade-refused",
                 ) from None
             yield

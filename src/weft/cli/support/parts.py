@@ -22,11 +22,13 @@ import msgspec
 
 from weft import __version__
 from weft.agent.places import read_settings
-from weft.cli.checks_runtime import CONFIGURATIONS, SUFFIXES
 from weft.cli.client import Client
 from weft.cli.doctor import diagnose
 from weft.cli.machine import Machine
 from weft.cli.support.redaction import Redactor
+from weft.cni import runtimes
+from weft.cni.runtimes.choice import configurations as configurations_of
+from weft.cni.runtimes.found import NETWORKS
 from weft.engines import programs
 from weft.kernel import files
 from weft.model.attachment import LINK_PREFIX, LINK_PREFIXES
@@ -145,9 +147,17 @@ def store(scene: Scene) -> Any:
 def configurations(scene: Scene) -> Any:
     """What runtimes read, every plugin's."""
     found: dict[str, Any] = {}
-    for name in Machine().names(CONFIGURATIONS):
-        content = files.glance(Path(CONFIGURATIONS, name), 1 << 20)
-        if name.endswith(SUFFIXES) and content is not None:
+    machine = Machine()
+    directories = (NETWORKS, *(each.networks for each in runtimes.find(machine)))
+    paths = [
+        Path(directory, each.file)
+        for directory in dict.fromkeys(directories)
+        for each in configurations_of(machine, directory)
+    ]
+    for path in paths:
+        content = files.glance(path, 1 << 20)
+        name = path.name if str(path.parent) == NETWORKS else str(path)
+        if content is not None:
             try:
                 found[name] = scene.redactor.configuration(json.loads(content))
             except (ValueError, RecursionError):
