@@ -131,6 +131,7 @@ def leftovers(machine: Machine) -> Iterator[Finding]:
                 text=f"left by {network.name}: {text}; if it is no longer in use it may still "
                 "take pods' packets or addresses",
                 mend=mend,
+                owner=network.name.partition(" (")[0],
             )
     if clean:
         yield Finding(id="other-network", level="ok", text="nothing of another container network")

@@ -110,7 +110,11 @@ def _launcher(machine: Machine, path: str) -> Finding:
         return Finding(id="launcher", level="bad", text=f"{path}: {why}", mend=install)
     if MARK not in content:
         return Finding(
-            id="launcher", level="bad", text=f"{path} is not weft's launcher", mend=install
+            id="launcher",
+            level="bad",
+            text=f"{path} is not weft's launcher",
+            mend=install,
+            owner=path,
         )
     if not mode & 0o111:
         return Finding(

@@ -68,6 +68,7 @@ def findings(entries: Sequence[ForeignFirewall]) -> Iterator[Finding]:
                 level="bad" if each.breaks else "warn",
                 text=each.message,
                 mend=each.mend,
+                owner=each.owners[0] if each.owners else "",
             )
         elif each.unclear:
             yield Finding(

@@ -199,12 +199,16 @@ class Released(Report, frozen=True, kw_only=True):
 
 
 class Finding(Report, frozen=True, kw_only=True):
-    """One line of `weft doctor`; `mend` is a command, or empty where none helps."""
+    """One line of `weft doctor`; `mend` is a command, or empty where none helps. `steps`: its
+    commands, word by word, where a machine may run them (`weft doctor --fix`). `owner`: whose thing
+    they change, where it is neither weft's nor the node's own."""
 
     id: str
     level: Literal["ok", "warn", "bad"]
     text: str
     mend: str = ""
+    steps: tuple[tuple[str, ...], ...] = ()
+    owner: str = ""
 
 
 class Findings(Report, frozen=True, kw_only=True):
