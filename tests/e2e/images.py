@@ -14,13 +14,14 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _OCI = "application/vnd.oci.image"
 
 
-def write_image(path: Path, name: str, program: Path) -> None:
-    """An OCI archive of an image called `name` that holds `program` as /bin/NAME-OF-PROGRAM."""
+def write_image(path: Path, name: str, program: Path, *command: str) -> None:
+    """An OCI archive of an image called `name` that holds `program` as /bin/NAME-OF-PROGRAM, and
+    runs `command`."""
     layer = _tar({f"bin/{program.name}": (program.read_bytes(), 0o755)})
     config = _json(
         architecture=ARCHITECTURES[platform.machine()],
         os="linux",
-        config={},
+        config={"Cmd": command} if command else {},
         rootfs={"type": "layers", "diff_ids": [_digest(layer)]},
     )
     manifest = _json(

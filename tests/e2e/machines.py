@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from weft.lab import calls, nodes, private, snapshot, wiring
@@ -21,6 +21,7 @@ from weft.lab.nodes import CLEAN_PATH, Node
 CHECKOUT = Path(__file__).resolve().parents[2]
 WRITTEN = ("/usr/local", "/usr/lib/cni", "/var/log")
 STATE = (*snapshot.STATE, *WRITTEN[1:], "/usr/local/bin", "/opt", "/etc/systemd", "/run/weft-query")
+RUNTIMES_GROUPS = ("default", "k8s.io", "libpod_parent")
 ENVIRONMENT = {"PATH": CLEAN_PATH, "WEFT_VENV": sys.prefix, "HOME": "/root", "TERM": "dumb"}
 
 
@@ -84,11 +85,25 @@ def _wait_for_addresses(node: Node) -> None:
         time.sleep(0.1)
 
 
+def _groups() -> set[Path]:
+    """What runtimes make in the hierarchies of cgroup version 1, which all machines share."""
+    found = (Path("/sys/fs/cgroup").glob(f"*/{name}") for name in RUNTIMES_GROUPS)
+    return {each for several in found for each in several}
+
+
+def _drop_groups(new: set[Path]) -> None:
+    for each in new:
+        for top, _, _ in os.walk(each, topdown=False):
+            with suppress(OSError):  # another machine's runtime is at work in it
+                os.rmdir(top)
+
+
 @contextmanager
 def machine(name: str, *, uplink: bool = True) -> Iterator[Machine]:
     """A machine, with an uplink of both families and default routes, or with none at all."""
     node = nodes.start(f"{name}-{os.getpid()}")
     wires = wiring.lay(f"{name}-{os.getpid()}", tied=True) if uplink else None
+    groups = _groups()
     try:
         if wires is not None:
             wiring.connect(wires, node, 0)
@@ -97,5 +112,6 @@ def machine(name: str, *, uplink: bool = True) -> Iterator[Machine]:
         yield Machine(node)
     finally:
         nodes.stop(node)
+        _drop_groups(_groups() - groups)
         if wires is not None:
             wiring.remove(wires)

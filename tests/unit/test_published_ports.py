@@ -142,6 +142,40 @@ def test_the_refusal_names_a_port_that_is_free(bound: set[int]) -> None:
     ledger.close()
 
 
+def test_what_is_lent_stays_the_containers_and_is_held_again_where_nobody_took_it(
+    bound: set[int],
+) -> None:
+    ledger = Ledger(Log("error"))
+    one = attached("one", tcp(80), tcp(81))
+    ledger.claim(one)
+    assert all(entry.sockets for entry in ledger)
+    ledger.lend(one.key)
+    assert not any(entry.sockets for entry in ledger)
+    with pytest.raises(Conflict, match="published for container one"):
+        ledger.claim(attached("two", tcp(80)))
+    bound.add(81)  # by the runtime
+    ledger.hold(one.key)
+    assert {entry.mapping.host_port for entry in ledger if entry.sockets} == {80}
+    ledger.hold(AttachmentKey("net", "nobody", "eth0"))
+    ledger.release(one.key)
+    assert len(ledger) == 0
+    ledger.close()
+
+
+def test_ports_that_a_runtime_holds_itself_are_not_had_twice(
+    bound: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound.add(80)
+    monkeypatch.setattr(listeners, "holder", lambda inode: "conmon (pid 12)")
+    log = Log("error")
+    ledger = Ledger(log)
+    ledger.adopt(attached("one", tcp(80)))
+    assert list(log.events) == []
+    assert [entry.sockets for entry in ledger] == [()]
+    with pytest.raises(Conflict, match="published for"):
+        ledger.claim(attached("two", tcp(80)))
+
+
 def test_what_stands_is_entered_whoever_else_has_it(bound: set[int]) -> None:
     bound.add(80)
     log = Log("error")

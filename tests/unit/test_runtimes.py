@@ -120,6 +120,14 @@ def test_runtime_class_with_a_directory_of_its_own_is_one_more(tree: Tree) -> No
     assert told == [("containerd", "/etc/cni/net.d"), ("containerd, runtime kata", "/k")]
 
 
+def test_containerd_without_the_plugin_loopback_is_noted(tree: Tree) -> None:
+    tree.write("usr/bin/containerd")
+    (note,) = tree.only().notes
+    assert "no plugin loopback in /opt/cni/bin" in note
+    tree.write("opt/cni/bin/loopback")
+    assert tree.only().notes == ()
+
+
 def test_switched_off_cri_is_noted(tree: Tree) -> None:
     tree.write("etc/containerd/config.toml", 'disabled_plugins = ["cri"]')
     (note,) = tree.only().notes

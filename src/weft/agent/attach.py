@@ -25,6 +25,7 @@ from weft.model.attachment import (
     NamespaceId,
 )
 from weft.model.errors import Invalid, KernelRefused, NotReady, WeftError
+from weft.model.ports import PortMapping
 from weft.render import published
 from weft.render.guards import elements
 from weft.rows.base import Row
@@ -165,7 +166,7 @@ class Attacher:
             sandbox=request.netns or "",
             pod=request.wishes.pod,
             labels=request.wishes.labels,
-            ports=request.wishes.ports,
+            ports=self._unpublished(request, place),
             bandwidth=request.wishes.bandwidth,
             masquerade=self._node.masquerades(request.conf.ip_masq),
             via4=not routed,
@@ -223,6 +224,19 @@ class Attacher:
             other.via4 and not self._detacher.vanished(other)
             for other in self._attachments.inside(place)
         )
+
+    def _unpublished(self, request: Request, place: NamespaceId) -> tuple[PortMapping, ...]:
+        """The ports that no other network of this container has published already. Podman asks
+        every network for all of them; the first has them, as it has the default routes."""
+        if not request.wishes.ports:
+            return ()
+        beside = {
+            mapping
+            for other in self._attachments.inside(place)
+            if other.key.container == request.key.container and not self._detacher.vanished(other)
+            for mapping in other.ports
+        }
+        return tuple(each for each in request.wishes.ports if each not in beside)
 
     def cancel(self, assigned: Addressed) -> None:
         """Give back addresses for which nothing was begun."""

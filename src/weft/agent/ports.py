@@ -1,6 +1,7 @@
 """The node's ledger of ports: what is published for containers, and that nobody else has it.
 
     claim     before an ADD's first effect: all ports of one attachment, or none
+    lend      at its end, to the runtime, and hold a little later what nobody took
     release   after its DEL
     adopt     at a start: what was promised stays promised, and is held again
 
@@ -9,6 +10,9 @@ can take it later, and one that has it is found at once; SCTP, which this kernel
 is only compared with the ledger. Ports that a connection of the node uses as its source are no
 conflict: translation looks at new connections only. Where the ledger cannot hold one more socket
 it says so (`held` False) and goes on. One port costs one socket and 15 microseconds.
+
+Podman (seen with 4.3), and CRI-O's own manager of host ports, bind a container's ports themselves
+right after the ADD, and end the container when they cannot: hence `lend`.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from weft.model.ports import MAX_PORT, PROTOCOLS, PortMapping
 SHARE = 4
 """The part of our descriptors that held ports may take: one in so many."""
 _FIRST_FREE = 1024
+RUNTIMES = ("conmon", "podman", "crio")
+"""Programs that hold the ports of their containers."""
 
 
 class Entry(NamedTuple):
@@ -72,6 +78,22 @@ class Ledger:
             self.release(key)
             raise
 
+    def lend(self, key: AttachmentKey) -> None:
+        """Let go of the ports of an attachment, which stay its own."""
+        for place, number, entry in self._entries_of(key):
+            for held in entry.sockets:
+                held.close()
+                self._held -= 1
+            self._entries[place][number] = entry._replace(sockets=())
+
+    def hold(self, key: AttachmentKey) -> None:
+        """Hold again what was lent, where nobody has it; unknown keys are fine."""
+        for place, number, entry in self._entries_of(key):
+            if not entry.sockets:
+                held = self._bind(entry.mapping) or ()
+                self._entries[place][number] = entry._replace(sockets=held)
+                self._held += len(held)
+
     def adopt(self, attachment: Attachment) -> None:
         """Enter the ports of an attachment that stands; who has one besides is an event."""
         if not attachment.ports or attachment.key in self._by_key:
@@ -80,7 +102,7 @@ class Ledger:
         self._by_key[key] = ()
         for mapping in attachment.ports:
             try:
-                sockets = self._hold(mapping)
+                sockets = self._hold(mapping, RUNTIMES)
             except Conflict as error:
                 self._log.event("warning", "PortTwice", str(key), error.message)
                 sockets = ()
@@ -122,7 +144,30 @@ class Ledger:
             if mapping.collides(entry.mapping):
                 raise self._taken(mapping, f"published for {entry.owner}")
 
-    def _hold(self, mapping: PortMapping) -> tuple[socket.socket, ...]:
+    def _entries_of(self, key: AttachmentKey) -> list[tuple[tuple[str, int], int, Entry]]:
+        """The entries of an attachment, and where they are."""
+        places = {(each.protocol, each.host_port) for each in self._by_key.get(key, ())}
+        return [
+            (place, number, entry)
+            for place in places
+            for number, entry in enumerate(self._entries[place])
+            if entry.key == key
+        ]
+
+    def _hold(self, mapping: PortMapping, passing: Sequence[str] = ()) -> tuple[socket.socket, ...]:
+        """Hold a port. Raises Conflict where another program has it but one of `passing`."""
+        sockets = self._bind(mapping)
+        if sockets is not None:
+            return sockets
+        # what was just closed may be listed for a moment: only a listener with a process counts
+        for listener in _colliding(mapping):
+            who = listeners.holder(listener.inode)
+            if who and who.partition(" (")[0] not in passing:
+                raise self._taken(mapping, f"in use by {who}")
+        return ()
+
+    def _bind(self, mapping: PortMapping) -> tuple[socket.socket, ...] | None:
+        """None: somebody has it. Empty: it cannot be held."""
         if mapping.protocol == "sctp" or self._held >= self._room:
             return ()
         number = PROTOCOLS[mapping.protocol]
@@ -131,14 +176,7 @@ class Ledger:
         except OSError as error:  # no memory, no descriptors: the ledger alone has to do
             self._log.event("warning", "PortNotHeld", str(mapping), str(error))
             return ()
-        if held is not None:
-            return (held,)
-        # what was just closed may be listed for a moment: only a listener with a process counts
-        for listener in _colliding(mapping):
-            who = listeners.holder(listener.inode)
-            if who:
-                raise self._taken(mapping, f"in use by {who}")
-        return ()
+        return None if held is None else (held,)
 
     def _taken(self, mapping: PortMapping, by: str) -> Conflict:
         free = self._next_free(mapping)

@@ -10,6 +10,7 @@ says so for status, and everything else works.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 
 from weft.agent.events import Log
@@ -21,6 +22,9 @@ from weft.kernel.loopback_hook import Goal, Hook, Port
 from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.ports import PROTOCOLS
 
+LENT = 5.0
+"""Seconds after an ADD in which the runtime may bind the ports itself (`Ledger.lend`)."""
+
 
 class Publishing:
     """Published ports of this node."""
@@ -30,6 +34,7 @@ class Publishing:
         self.ledger = Ledger(log)
         self._flows = StaleFlows(log)
         self._hook: Hook | None = None
+        self._lent: dict[AttachmentKey, asyncio.TimerHandle] = {}
         self.why = ""
         """Why programs of the node do not reach published ports by ::1; "" where they do, or
         where no port needs it."""
@@ -40,6 +45,7 @@ class Publishing:
 
     def release(self, key: AttachmentKey) -> None:
         """See `Ledger.release`."""
+        self._call_back(key)
         self.ledger.release(key)
 
     def begin(self, attachments: Iterable[Attachment]) -> None:
@@ -54,6 +60,7 @@ class Publishing:
         """The rows of an attachment stand."""
         if not attachment.ports:
             return
+        self._lend(attachment.key)
         self._flows.after(attachment)
         goals = dict(_goals(attachment))
         if not goals:
@@ -69,7 +76,7 @@ class Publishing:
 
     def withdrawn(self, attachment: Attachment) -> None:
         """The rows of an attachment are gone."""
-        self.ledger.release(attachment.key)
+        self.release(attachment.key)
         if not attachment.ports:
             return
         self._flows.after(attachment.having("leaving"))
@@ -80,6 +87,21 @@ class Publishing:
                 self._hook.drop(port)
         except OSError as error:
             self._failed(error)
+
+    def _lend(self, key: AttachmentKey) -> None:
+        self._call_back(key)
+        self.ledger.lend(key)
+        loop = asyncio.get_running_loop()
+        self._lent[key] = loop.call_later(LENT, self._hold, key)
+
+    def _hold(self, key: AttachmentKey) -> None:
+        del self._lent[key]
+        self.ledger.hold(key)
+
+    def _call_back(self, key: AttachmentKey) -> None:
+        timer = self._lent.pop(key, None)
+        if timer is not None:
+            timer.cancel()
 
     def _make(self, goals: dict[Port, Goal]) -> None:
         try:
@@ -98,6 +120,8 @@ class Publishing:
     async def close(self) -> None:
         """Give back sockets and map; ports and hook stay published."""
         await self._flows.close()
+        for key in list(self._lent):
+            self._call_back(key)
         self.ledger.close()
         if self._hook is not None:
             self._hook.close()

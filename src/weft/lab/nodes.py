@@ -211,6 +211,7 @@ def _drop_cgroup(path: str) -> None:
         return
     deadline = time.monotonic() + 3
     while time.monotonic() < deadline:
+        _drop_below(Path(path))
         try:
             Path(path).rmdir()
             break
@@ -220,6 +221,14 @@ def _drop_cgroup(path: str) -> None:
             time.sleep(0.01)
     with suppress(OSError):  # other nodes of the group may still be there
         Path(path).parent.rmdir()
+
+
+def _drop_below(path: Path) -> None:
+    """Groups that programs inside made, e.g. a container runtime."""
+    below = (Path(top, name) for top, names, _ in os.walk(path, topdown=False) for name in names)
+    for each in below:
+        with suppress(OSError):
+            each.rmdir()
 
 
 def stop(node: Node) -> None:

@@ -51,17 +51,14 @@ def described(
         files = list(_files(tree, file, read_))
         version = max((number(each, "version", 1) for each in files), default=MERGING)
         one = _runtimes(_merged(files, whole=False), name, read_, networks, plugins)
-        if version >= MERGING:
-            yield from one
-            return
         other = _runtimes(_merged(files, whole=True), name, read_, networks, plugins)
-        if one == other:
-            yield from one
-            return
+        if version >= MERGING or one == other:
+            other = []
         for words, several in (("1.x", other), ("2.x", one)):
             for each in several:
-                new = each.name.replace(name, f"{name} {words}", 1)
-                yield msgspec.structs.replace(each, name=new)
+                new = each.name.replace(name, f"{name} {words}", 1) if other else each.name
+                notes = each.notes + _wants_loopback(tree, each)
+                yield msgspec.structs.replace(each, name=new, notes=notes)
     except Unreadable as error:
         problem = str(error) if file in str(error) else f"{file}: {error}"
         yield Runtime(
@@ -71,6 +68,18 @@ def described(
             networks=networks,
             problem=problem,
         )
+
+
+def _wants_loopback(tree: Tree, runtime: Runtime) -> tuple[str, ...]:
+    """The CRI has the loopback link set up by a plugin of its own choice, 2.x unless it is told to
+    do it itself (`use_internal_loopback`)."""
+    if runtime.notes or any("loopback" in tree.names(each) for each in runtime.plugins):
+        return ()
+    where = ", ".join(runtime.plugins)
+    return (
+        f"there is no plugin loopback in {where}, without which its CRI starts no pod: install the "
+        "reference plugins there (Debian: containernetworking-plugins)",
+    )
 
 
 def _files(tree: Tree, file: str, seen: list[str]) -> Iterator[Table]:
