@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench import attach, bursts, deadlines, footprint, restart, workshop
+from bench import attach, bandwidth, bursts, deadlines, footprint, restart, workshop
 from bench.run import Run
 
 BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
@@ -12,6 +12,7 @@ BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
     "del": attach.delete,
     "burst": bursts.burst,
     "agent": footprint.agent,
+    "bandwidth": bandwidth.bandwidth,
     "deadlines": deadlines.deadlines,
     "restart": restart.restart,
     "up": workshop.up,

@@ -59,7 +59,7 @@ class Run:
             samples = self.effort.rounds * self.effort.turns
             for worker in workers.values():
                 worker.ask("prepare", samples + 1, within=PATIENCE)
-            sides = {name: _single(worker) for name, worker in workers.items()}
+            sides = {name: single(worker) for name, worker in workers.items()}
             for measure in sides.values():
                 measure(True)  # the first of everything is not what runtimes wait for
             self._blocks = interleaved(sides, self.effort, "one attachment at a time")
@@ -74,10 +74,10 @@ class Run:
             return
         worker = self.side("weft v4")
         worker.ask("prepare", 2 * self.effort.rounds * self.effort.turns, within=PATIENCE)
-        single = _single(worker)
-        single(True)
+        measure = single(worker)
+        measure(True)
         for _ in range(TRIES):
-            found = interleaved({"A": single, "A again": single}, self.effort, "A/A")
+            found = interleaved({"A": measure, "A again": measure}, self.effort, "A/A")
             first, second = times(found["A"], "add"), times(found["A again"], "add")
             calm = self._calm = ratio(first, second)
             self.void = abs(calm.value - 1) > self.effort.bound
@@ -92,7 +92,7 @@ class Run:
         worker.ask("drop")
 
 
-def _single(worker: Worker) -> Measure:
+def single(worker: Worker) -> Measure:
     """One sample of a side, with the check that it works where asked. A short rest before it:
     what the kernel does in the background for the side before would be counted here."""
 

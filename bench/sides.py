@@ -14,7 +14,7 @@ from typing import Any
 from bench import execution, remains
 from bench.network import Container, Network
 from bench.reach import Listener
-from weft.lab import entering
+from weft.lab import entering, rates
 from weft.model.errors import WeftError
 
 PODS = Path("/run/netns")
@@ -30,6 +30,7 @@ class Side:
     ) -> None:
         self.network = Network(conflist, bins)
         self.agent = agent
+        self._addresses = addresses
         self._listener = Listener(addresses)
         self._elements = remains.Elements() if agent else None
         self._host = remains.probe_socket()
@@ -112,6 +113,23 @@ class Side:
     def talk(self) -> None:
         """Raise WeftError unless one of the containers that are attached can talk."""
         self._listener.hear(next(each for each in self._used if each.result))
+
+    def stream(
+        self, protocol: str, version: int, inwards: bool, rate: int, seconds: float, windows: int
+    ) -> list[tuple[float, float]]:
+        """A stream between this node and the container that is attached, as `lab.rates` counts
+        it: bits a second of IP packets and of what programs get, of each window."""
+        container = next(each for each in self._used if each.result)
+        own = next(each for each in self._addresses if (":" in each) == (version == 6))
+        ends = (entering.OWN, container.path) if inwards else (container.path, entering.OWN)
+        stream = rates.Stream(
+            origin=ends[0],
+            goal=ends[1],
+            address=(container.ip(version) or "") if inwards else own,
+            protocol=protocol,
+        )
+        said = [rates.measure(stream, rate, seconds=seconds) for _ in range(windows)]
+        return [(each.packets, each.payload) for each in said]
 
     def detach(self, width: int) -> dict[str, Any]:
         """DEL of everything that is attached."""

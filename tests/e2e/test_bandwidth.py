@@ -45,12 +45,17 @@ def test_rates_are_kept_both_ways(host: Host, protocol: str) -> None:
     pod, node = str(host.network("pod")), str(host.node.network)
     four = said.addresses[0]
     for stream in (
-        Stream(origin=node, goal=pod, address=four, interface="eth0", protocol=protocol),
-        Stream(origin=pod, goal=node, address=NODE4, interface=LINK, protocol=protocol),
+        Stream(origin=node, goal=pod, address=four, protocol=protocol),
+        Stream(origin=pod, goal=node, address=NODE4, protocol=protocol),
     ):
-        # wide, for machines with other work; `./dev bench bandwidth` says how near they come
-        arrived = measure(stream, RATE, seconds=0.7, warm=0.2)
-        assert 0.8 * RATE < arrived.payload < 1.15 * RATE, (stream, arrived)
+        # never more; on a machine with other work a stream may take breaks, so it may try again.
+        # `./dev bench bandwidth` says how near they come.
+        for _ in range(5):
+            arrived = measure(stream, RATE, seconds=0.5, warm=0.2)
+            assert arrived.payload < 1.1 * RATE, (stream, arrived)
+            if arrived.payload > 0.9 * RATE:
+                break
+        assert arrived.payload > 0.9 * RATE, (stream, arrived)
     host.drop("pod")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from weft.drivers.table import link_drivers
 from weft.fabric.bandwidth import bucket
 from weft.fabric.wiring import NodeFacts, wiring
 from weft.kernel import links, rtnetlink
+from weft.kernel.fingerprints import Reader
 from weft.model.attachment import Attachment, AttachmentKey, limiter_of
 from weft.model.bandwidth import Bandwidth
 from weft.model.errors import KernelRefused
@@ -198,3 +200,36 @@ def test_rows_of_an_attachment_without_limits_are_the_same_as_ever() -> None:
         Bucket
     ]
     assert links.create_ifb("wb", bytes(6), 1000, 1)
+
+
+SILENT = {
+    "the bucket": f"tc qdisc change dev {LINK} root tbf rate 1gbit burst 25000 limit 100000",
+    "the filter": f"tc filter del dev {LINK} ingress",
+    "the ifb": f"ip link set {BETWEEN} mtu 1200",
+    "the ifb's bucket": f"tc qdisc del dev {BETWEEN} root",
+}
+
+
+@on_a_node
+def test_a_look_at_everything_sees_each_damage_and_nothing_else() -> None:
+    subject, pod = engine(), new_namespace()
+    subject.apply("a", both(), pod)
+    reader = Reader()
+    numbers = {subject.number(LINK), subject.number(BETWEEN)}
+
+    deadline = time.monotonic() + 5.0
+    while "state UP" not in run("ip", "link", "show", LINK):  # told late, once a second at most
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    def prints() -> dict[int | None, int | None]:
+        found = reader.take()
+        return {number: found.get(number or 0) for number in numbers}
+
+    right = prints()
+    for what, damage in SILENT.items():
+        run("sh", "-ec", damage)
+        assert prints() != right, what
+        subject.repair("a")
+        assert prints() == right, what
+    reader.close()

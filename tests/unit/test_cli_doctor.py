@@ -91,6 +91,17 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(tmp_path, monkeypatch)
 
 
+def test_a_kernel_that_cannot_limit_bandwidth_is_named_and_is_enough_all_the_same(
+    host: Host,
+) -> None:
+    symbols = "".join(f"0 T {symbol}\n" for symbol, _ in NEEDED.values())
+    host.write("proc/kallsyms", symbols + "0 T tbf_init\n")
+    found = {each.id: each for each in checks_host.kernel_features(host.machine())}
+    assert found["kernel"].level == "ok" and found["kernel-bandwidth"].level == "warn"
+    assert "ifb (CONFIG_IFB)" in found["kernel-bandwidth"].text
+    assert "tbf" not in found["kernel-bandwidth"].text
+
+
 def test_healthy_machine_has_nothing_wrong(host: Host) -> None:
     assert host.ill() == []
     assert [each for each in findings_of(WELL, IpamCheck()) if each.level != "ok"] == []
