@@ -49,6 +49,7 @@ class Box:
         self.machine = made
         self.said: dict[str, subprocess.CompletedProcess[str]] = {}
         self.early: list[str] = []
+        self._agent = ExitStack()
 
     def path(self, inside: str) -> Path:
         return self.machine.node.path(inside)
@@ -82,6 +83,15 @@ class Box:
     def attachments(self) -> list[dict[str, Any]]:
         found = json.loads(self.good(WEFT, "get", "attachments", "-o", "json"))
         return [found] if found["kind"] == "Attachment" else list(found["items"])
+
+    def start_agent(self) -> None:
+        """Let an agent serve, another one if one does."""
+        self._agent.close()
+        _begin(self._agent, self, WEFT, "agent")
+        self.wait_for(lambda: self.weft("status").returncode == 0)
+
+    def end_agent(self) -> None:
+        self._agent.close()
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
@@ -127,8 +137,8 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         _import(box, archive)
         box.said["early"] = box.weft("install", "--take-over")
         box.early = box.networks()
-        _begin(stack, box, WEFT, "agent")
-        box.wait_for(lambda: box.weft("status").returncode == 0)
+        stack.callback(box.end_agent)
+        box.start_agent()
         box.said["shadowed"] = box.weft("install")
         box.said["whole"] = box.weft("install", "--take-over", "-o", "json")
         yield box
@@ -211,6 +221,9 @@ def test_container_of_podman_has_two_networks_and_published_ports(box: Box, tmp_
     assert len(box.links() - before) == 2
     page = ("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8081/")
     box.wait_for(lambda: box.machine.run(page).stdout == "published\n")
+    box.start_agent()  # which finds the port bound by podman, and that is nobody else
+    assert "PortTwice" not in box.good(WEFT, "get", "events")
+    assert "8081" in box.good(WEFT, "get", "ports")
     box.good(*podman, "rm", "--force", "--time", "0", "three")
     assert box.links() == before
     box.path(f"{NETWORKS}/20-second.conflist").unlink()

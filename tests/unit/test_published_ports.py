@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from weft.agent import ports
 from weft.agent.events import Log
-from weft.agent.ports import Ledger
+from weft.agent.ports import SLICE, Ledger
 from weft.kernel import listeners
 from weft.kernel.listeners import Listener
 from weft.model.attachment import Assigned, Attachment, AttachmentKey
@@ -159,6 +159,18 @@ def test_what_is_lent_stays_the_containers_and_is_held_again_where_nobody_took_i
     ledger.hold(AttachmentKey("net", "nobody", "eth0"))
     ledger.release(one.key)
     assert len(ledger) == 0
+    ledger.close()
+
+
+def test_many_ports_are_held_again_in_slices(bound: set[int]) -> None:
+    ledger = Ledger(Log("error"))
+    many = attached("one", *(tcp(1000 + number) for number in range(SLICE + 1)))
+    ledger.claim(many)
+    ledger.lend(many.key)
+    assert ledger.hold(many.key) == SLICE
+    assert sum(bool(entry.sockets) for entry in ledger) == SLICE
+    assert ledger.hold(many.key, SLICE) == 0
+    assert all(entry.sockets for entry in ledger)
     ledger.close()
 
 

@@ -128,6 +128,26 @@ def test_containerd_without_the_plugin_loopback_is_noted(tree: Tree) -> None:
     assert tree.only().notes == ()
 
 
+def test_containerds_that_run_with_other_settings_are_found(tree: Tree) -> None:
+    for number, words in enumerate(
+        (
+            "containerd --config /a.toml --log-level info",
+            "containerd -c=/b.toml",
+            "containerd --config /run/docker/containerd.toml",
+            "containerd -c /var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+            "containerd",
+            "containerd -c",
+        )
+    ):
+        tree.write(f"proc/{number}/comm", "containerd\n")
+        tree.write(f"proc/{number}/cmdline", "\0".join([*words.split(), ""]))
+    tree.write("a.toml", cni(CRI2, 'conf_dir = "/a"'))
+    tree.write("b.toml", cni(CRI2, 'conf_dir = "/b"'))
+    tree.write("run/docker/containerd.toml", 'disabled_plugins = ["io.containerd.grpc.v1.cri"]')
+    told = {each.name: each.networks for each in runtimes.find(tree)}
+    assert told == {"containerd with /a.toml": "/a", "containerd with /b.toml": "/b"}
+
+
 def test_switched_off_cri_is_noted(tree: Tree) -> None:
     tree.write("etc/containerd/config.toml", 'disabled_plugins = ["cri"]')
     (note,) = tree.only().notes

@@ -34,6 +34,8 @@ from weft.model.ports import MAX_PORT, PROTOCOLS, PortMapping
 SHARE = 4
 """The part of our descriptors that held ports may take: one in so many."""
 _FIRST_FREE = 1024
+SLICE = 100
+"""Ports that are bound in one turn of the loop: half a millisecond."""
 RUNTIMES = ("conmon", "podman", "crio")
 """Programs that hold the ports of their containers."""
 
@@ -86,13 +88,16 @@ class Ledger:
                 self._held -= 1
             self._entries[place][number] = entry._replace(sockets=())
 
-    def hold(self, key: AttachmentKey) -> None:
-        """Hold again what was lent, where nobody has it; unknown keys are fine."""
-        for place, number, entry in self._entries_of(key):
+    def hold(self, key: AttachmentKey, first: int = 0) -> int:
+        """Hold again what was lent, where nobody has it: SLICE ports from `first` on. Where to go
+        on, 0 at the end; unknown keys are fine."""
+        lent = self._entries_of(key)
+        for place, number, entry in lent[first : first + SLICE]:
             if not entry.sockets:
                 held = self._bind(entry.mapping) or ()
                 self._entries[place][number] = entry._replace(sockets=held)
                 self._held += len(held)
+        return first + SLICE if first + SLICE < len(lent) else 0
 
     def adopt(self, attachment: Attachment) -> None:
         """Enter the ports of an attachment that stands; who has one besides is an event."""
@@ -146,7 +151,8 @@ class Ledger:
 
     def _entries_of(self, key: AttachmentKey) -> list[tuple[tuple[str, int], int, Entry]]:
         """The entries of an attachment, and where they are."""
-        places = {(each.protocol, each.host_port) for each in self._by_key.get(key, ())}
+        mappings = self._by_key.get(key, ())
+        places = dict.fromkeys((each.protocol, each.host_port) for each in mappings)
         return [
             (place, number, entry)
             for place in places

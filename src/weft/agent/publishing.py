@@ -94,9 +94,12 @@ class Publishing:
         loop = asyncio.get_running_loop()
         self._lent[key] = loop.call_later(LENT, self._hold, key)
 
-    def _hold(self, key: AttachmentKey) -> None:
+    def _hold(self, key: AttachmentKey, first: int = 0) -> None:
         del self._lent[key]
-        self.ledger.hold(key)
+        further = self.ledger.hold(key, first)
+        if further:
+            loop = asyncio.get_running_loop()
+            self._lent[key] = loop.call_later(0, self._hold, key, further)
 
     def _call_back(self, key: AttachmentKey) -> None:
         timer = self._lent.pop(key, None)

@@ -32,14 +32,36 @@ DROP_INS = "/etc/containerd/conf.d/*.toml"
 """What containerd from 2.2 on imports where nothing is said (pull request 12323)."""
 SECTIONS = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
 """The CRI's names in files of version 1, 2, and 3 on."""
+AGENT_FILE = "/agent/etc/containerd/config.toml"
+"""What k3s and RKE2 write for their containerd, below their own directory."""
+OFF = "its CRI is switched off by disabled_plugins: only `ctr run --cni` uses networks"
 MERGING = 3
 MOST_FILES = 256
 
 
 def read(tree: Tree) -> Iterator[Runtime]:
-    """The machine's own containerd, if there is one."""
+    """The machine's own containerd, if there is one, and those that run with other settings."""
     if tree.text(FILE) is not None or has_program(tree, "containerd"):
         yield from described(tree, "containerd", FILE)
+    for file in running(tree):
+        found = described(tree, f"containerd with {file}", file)
+        yield from (each for each in found if OFF not in each.notes)  # e.g. Docker's own
+
+
+def running(tree: Tree) -> list[str]:
+    """Other files than the usual one with which a containerd runs now (its option --config), but
+    for those of k3s and RKE2, which are read by themselves."""
+    found = set()
+    for entry in tree.names("/proc"):
+        if not entry.isdigit() or (tree.text(f"/proc/{entry}/comm") or "").strip() != "containerd":
+            continue
+        words = (tree.text(f"/proc/{entry}/cmdline") or "").split("\0")
+        for word, after in zip(words, [*words[1:], ""], strict=True):
+            option, _, value = word.partition("=")
+            if option in ("-c", "--config", "-config"):
+                found.add(value or after)
+    others = (each for each in found if each.startswith("/") and each != FILE)
+    return sorted(each for each in others if not each.endswith(AGENT_FILE))
 
 
 def described(
@@ -127,11 +149,10 @@ def _runtimes(
 ) -> list[Runtime]:
     cni = table(cri, "cni")
     directories = texts(cni, "bin_dirs") or (text(cni, "bin_dir", plugins),)
-    off = ("its CRI is switched off by disabled_plugins: only `ctr run --cni` uses networks",)
     common: dict[str, Any] = {
         "settings": tuple(files),
         "plugins": tuple(clean(each) for each in directories),
-        "notes": off if cri["disabled"] else (),
+        "notes": (OFF,) if cri["disabled"] else (),
     }
     base = Runtime(
         name=name,

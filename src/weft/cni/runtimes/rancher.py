@@ -41,7 +41,7 @@ def _described(
     tree: Tree, name: str, told: dict[str, Any], data: str, files: tuple[str, ...]
 ) -> Iterator[Runtime]:
     networks, plugins, notes = NETWORKS, PLUGINS, ()
-    file = f"{data}/agent/etc/containerd/config.toml"
+    file = f"{data}{containerd.AGENT_FILE}"
     if name == "k3s" and told.get("flannel-backend") != "none":
         networks, plugins = f"{data}/agent/etc/cni/net.d", f"{data}/data/current/bin"
         notes = (OWN_NETWORK,)  # type: ignore[assignment]  # a longer tuple
