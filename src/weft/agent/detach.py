@@ -91,7 +91,7 @@ class Detacher:
         self._journal_leaving(attachment)
         links = {attachment.host_link, *self._engine.links(str(key))}
         if attachment.bandwidth.egress_rate:
-            links.add(limiter_of(attachment.host_link))
+            links.add(limiter_of(key.host_link))
         numbers = {link: self._engine.number(link) for link in links}
         await patiently(partial(self._engine.withdraw, str(key)))
         await self._delete_all(numbers)

@@ -165,7 +165,7 @@ class Recognition:
             via6=record.via6,
             ranges6=self._addresses.ranges6() if record.via4 else (),
             ports=mappings_of(self._published(), [packed(text) for text in record.addresses]),
-            bandwidth=limits_of(record.key.host_link, link.mtu, self._limited()),
+            bandwidth=limits_of(record.key, link.name, link.mtu, self._limited()),
         )
         self._journal.put(attachment)
         self._publishing.ledger.adopt(attachment)

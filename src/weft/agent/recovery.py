@@ -55,7 +55,7 @@ class Recovery:
                         self._engine.learn(link, present[link])
                 self._standing.append(owner)
 
-        wanted = {limiter_of(each.host_link) for each in self._attachments if each.bandwidth}
+        wanted = {limiter_of(each.key.host_link) for each in self._attachments if each.bandwidth}
         self._stray = [
             link.name
             for link in standing

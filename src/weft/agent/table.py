@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from weft.model.attachment import Attachment, AttachmentKey, NamespaceId, host_link_of
+from weft.model.attachment import Attachment, AttachmentKey, NamespaceId, limiter_of
 
 
 class Attachments:
@@ -30,20 +30,22 @@ class Attachments:
         return self._by_key.get(key)
 
     def of_link(self, link: str) -> Attachment | None:
-        """The attachment of a host link's name, or None."""
+        """The attachment of a host link's name, or of its ifb's; None: there is none."""
         key = self._by_link.get(link)
         return self._by_key.get(key) if key is not None else None
 
     def owner_of(self, link: str) -> str | None:
         """Under which name the engine knows the rows of the attachment that a host link, or an
         ifb, belongs to; None: nobody's."""
-        key = self._by_link.get(host_link_of(link))
+        key = self._by_link.get(link)
         return str(key) if key is not None else None
 
     def put(self, attachment: Attachment) -> None:
         """Add or replace."""
         self._by_key[attachment.key] = attachment
         self._by_link[attachment.host_link] = attachment.key
+        if attachment.bandwidth.egress_rate:
+            self._by_link[limiter_of(attachment.key.host_link)] = attachment.key
         if attachment.netns is not None:
             self._by_netns.setdefault(attachment.netns, set()).add(attachment.key)
 
@@ -51,7 +53,8 @@ class Attachments:
         """Forget; unknown keys are fine."""
         attachment = self._by_key.pop(key, None)
         if attachment is not None:
-            self._by_link.pop(attachment.host_link, None)
+            for link in (attachment.host_link, limiter_of(key.host_link)):
+                self._by_link.pop(link, None)
             if attachment.netns is not None:
                 beside = self._by_netns[attachment.netns]
                 beside.discard(key)

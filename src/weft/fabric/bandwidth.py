@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from weft.model.attachment import (
     LIVE_GROUP,
     Attachment,
+    AttachmentKey,
     limiter_alias,
     limiter_of,
 )
@@ -88,12 +89,12 @@ def limits(attachment: Attachment) -> tuple[Row, ...]:
     if wanted.ingress_rate:
         rows.append(bucket(link, wanted.ingress_rate, wanted.ingress_burst, mtu))
     if wanted.egress_rate:
-        between = limiter_of(link)
+        between = limiter_of(attachment.key.host_link)
         rows += (
             Ifb(
                 name=between,
                 mtu=IFB_MTU,
-                alias=limiter_alias(link),
+                alias=limiter_alias(attachment.key.host_link),
                 group=LIVE_GROUP,
             ),
             bucket(between, wanted.egress_rate, wanted.egress_burst, mtu),
@@ -103,11 +104,12 @@ def limits(attachment: Attachment) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def limits_of(host_link: str, mtu: int, standing: Mapping[str, Bucket]) -> Bandwidth:
-    """The rates that the buckets by link keep for a host link: what `limits` makes the same
-    buckets of. A burst is told only where it is not what `bucket` gives by itself."""
-    ingress, ingress_burst = _said(standing.get(host_link), mtu)
-    egress, egress_burst = _said(standing.get(limiter_of(host_link)), mtu)
+def limits_of(key: AttachmentKey, link: str, mtu: int, standing: Mapping[str, Bucket]) -> Bandwidth:
+    """The rates that the buckets by link keep for an attachment and its host link: what `limits`
+    makes the same buckets of. A burst is told only where it is not what `bucket` gives by itself.
+    """
+    ingress, ingress_burst = _said(standing.get(link), mtu)
+    egress, egress_burst = _said(standing.get(limiter_of(key.host_link)), mtu)
     return Bandwidth(
         ingress_rate=ingress,
         ingress_burst=ingress_burst,

@@ -156,15 +156,8 @@ def link_alias(attachment: Attachment) -> str:
 
 
 def limiter_of(host_link: str) -> str:
-    """Name of the ifb that belongs to a host link."""
+    """Name of the ifb of the attachment whose key gives this name to a host link."""
     return LIMITER_PREFIX + host_link[len(LINK_PREFIX) :]
-
-
-def host_link_of(link: str) -> str:
-    """The host link that a link of ours, itself or its ifb, belongs to."""
-    if link.startswith(LIMITER_PREFIX):
-        return LINK_PREFIX + link[len(LIMITER_PREFIX) :]
-    return link
 
 
 def limiter_alias(host_link: str) -> str:
