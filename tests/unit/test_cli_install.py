@@ -119,7 +119,17 @@ def test_taking_over_sets_aside_and_uninstall_puts_back(root: Root) -> None:
     ran = root.uninstall()
     assert (ran.status, root.files()) == (0, before)
     assert "05-bridge.conflist is back" in ran.out
-    assert "nothing is on record" in root.uninstall().out
+    assert "no `weft install` is on record" in root.uninstall().out
+
+
+def test_what_was_there_before_is_left(root: Root) -> None:
+    install.place_launcher(root.path / "opt/cni/bin")
+    before = alone(root).files()
+    assert root.install().status == 0
+    ran = root.uninstall()
+    assert (ran.status, root.files()) == (0, before)
+    assert "/opt/cni/bin/weft: there before `weft install`, and left" in ran.out
+    assert "/opt/cni/bin/weft came by other means" in root.uninstall().out
 
 
 def test_new_network_under_the_old_name_is_left_beside_the_one_set_aside(root: Root) -> None:

@@ -144,26 +144,46 @@ def uninstall(
     record = _record(tree)
     with record.held(make=False):
         done = record.read()
-        if done is None:
-            _show(Answer(outcome="unchanged", good=True, message="nothing is on record"), output)
-            return
         work = Installation(tree, record)
-        if not force:
-            _check_unused(work.callers(done), _attached(client_of(ctx)) if _is_live(root) else [])
-        if dry_run:
-            answer = Answer(outcome="planned", good=True, steps=_as_steps(done))
+        if done is None:
+            answer = _nothing(work)
         else:
-            work.take_back(done)
-            left = [each for each in work.steps if each.state == "left"]
-            answer = Answer(
-                outcome="left" if left else "removed",
-                good=not left,
-                steps=tuple(work.steps),
-                message="; ".join(each.text for each in left),
-            )
+            if not force:
+                attached = _attached(client_of(ctx)) if _is_live(root) else []
+                _check_unused(work.callers(done), attached)
+            answer = _planned_back(done) if dry_run else _taken_back(work, done)
     _show(answer, output)
     if not answer.good:
         raise typer.Exit(1)
+
+
+def _nothing(work: Installation) -> Answer:
+    from weft.cni.installed import Installed
+
+    others = work.others(Installed())
+    text = "no `weft install` is on record"
+    if others:
+        text += f"; {', '.join(others)} came by other means, and can be removed by hand"
+    return Answer(outcome="unchanged", good=True, message=text)
+
+
+def _planned_back(done: Installed) -> Answer:
+    return Answer(outcome="planned", good=True, steps=_as_steps(done))
+
+
+def _taken_back(work: Installation, done: Installed) -> Answer:
+    work.take_back(done)
+    left = [each.text for each in work.steps if each.state == "left"]
+    others = work.others(done)
+    if others:
+        left.append(f"{', '.join(others)}: there before `weft install`, and left")
+    bad = any(each.state == "left" for each in work.steps)
+    return Answer(
+        outcome="left" if bad else "removed",
+        good=not bad,
+        steps=tuple(work.steps),
+        message="; ".join(left),
+    )
 
 
 def _require(root: Path, dry_run: bool) -> None:
@@ -327,7 +347,7 @@ def _show(answer: Answer, output: Any) -> None:
         "installed": "runtimes call weft",
         "unchanged": "nothing to do",
         "planned": "nothing was changed",
-        "removed": "runtimes do not call weft any more",
+        "removed": "what `weft install` made is gone, what it set aside is back",
     }
     closing = words.get(answer.outcome, "")
     say(plain("; ".join(each for each in (closing, answer.message) if each)))

@@ -237,7 +237,10 @@ class Installation:
         """The record, then the launchers: nobody calls them yet."""
         known = self._record.read() or Installed()
         wanted = Installed(
-            made=todo.made, launchers=todo.launchers, networks=todo.networks, aside=todo.aside
+            made=todo.made,
+            launchers=tuple(each for each in todo.launchers if each not in todo.present),
+            networks=tuple(each for each in todo.networks if each not in todo.present),
+            aside=todo.aside,
         )
         whole = known.and_also(wanted)
         if whole != known:
@@ -281,9 +284,22 @@ class Installation:
                 self._say("directory", each, "done")
         self._record.end()
 
+    def others(self, done: Installed) -> list[str]:
+        """Launchers and networks of weft's in the usual places that `done` does not name: they
+        were there before, and stay."""
+        tree = self._tree
+        launchers = install.find_launchers(tree.at(each) for each in install.DIRECTORIES)
+        found = [f"/{each.relative_to(tree.at('/'))}" for each in launchers]
+        ours = f"{NETWORKS}/{FILE}"
+        found += [ours] if install.is_conflist(tree.at(ours)) else []
+        named = {*done.launchers, *done.networks}
+        return [each for each in found if resolved(tree, each) not in named]
+
     def callers(self, done: Installed) -> list[str]:
         """Configurations that call weft and would stay, when `done` is taken back."""
         tree = self._tree
+        if not done.launchers:
+            return []  # the launchers that they call were there before
         directories = dict.fromkeys(str(Path(each).parent) for each in done.networks)
         found = [
             f"{directory}/{each.file}"
