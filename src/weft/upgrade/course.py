@@ -163,7 +163,7 @@ class Course:
         except BaseException as failure:
             self._give_up(standing, failure)
             raise
-        self._finish()
+        self.finish()
 
     def go_back(self, standing: Standing) -> None:
         """Undo an upgrade that was cut short. Raises WeftError where the old agent does not
@@ -178,9 +178,9 @@ class Course:
         self._take("launchers", lambda: self._put_back_launchers(standing))
         for name, step in self._towards(origin):
             self._take(name, step)
-        self._finish()
+        self.finish()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Forget the record, and files that an upgrade before this one was killed at writing."""
         for path in (*self.view.launchers, self.view.link):
             files.clear_unfinished(path)
