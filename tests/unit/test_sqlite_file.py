@@ -250,6 +250,24 @@ def test_an_empty_file_is_a_new_store(path: Path) -> None:
     assert reopened_report(path) == ("", 0)
 
 
+def test_a_store_is_new_until_something_was_committed(path: Path) -> None:
+    """Who gives a lost store its objects back may be ended before the first of them."""
+
+    async def scenario() -> None:
+        for _ in range(2):
+            begun = SqliteStore(str(path))
+            assert begun.is_new
+            await begun.close()
+        filled = SqliteStore(str(path))
+        await filled.commit([Change(key="/a/b", value=b"1", expected=ABSENT)])
+        await filled.close()
+        again = SqliteStore(str(path))
+        assert not again.is_new
+        await again.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_directory_in_place_of_the_file_is_an_error_not_damage(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(NotReady) as caught:

@@ -177,7 +177,9 @@ class Service:
 
     def _renewed(self) -> str:
         """Why the store is new, or ""."""
-        return self._file.report or ("the store was not there" if self._file.is_new else "")
+        return self._file.report or (
+            "the store was not there, or empty" if self._file.is_new else ""
+        )
 
     def _reprogram(self, pauses: Sequence[float] = PAUSES) -> None:
         """Tried again after each of `pauses` as long as the kernel puts it off."""

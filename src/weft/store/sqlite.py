@@ -51,7 +51,8 @@ HISTORY_LIMIT = 10_000
 
 
 class SqliteStore:
-    """A `Store` in one file. `report` says what was found when it was opened, or is empty."""
+    """A `Store` in one file. `report` says what was found when it was opened, or is empty;
+    `is_new` that nothing was ever committed, also by who began it and was ended before that."""
 
     def __init__(
         self, path: str, *, history: int = HISTORY_LIMIT, queue: int = QUEUE_LIMIT
@@ -70,6 +71,7 @@ class SqliteStore:
                 "SELECT revision, compacted, (SELECT count(*) FROM history) FROM state"
             ).fetchone()
         self._revision: int = row[0]
+        self.is_new = self.is_new or self._revision == 0
         self._compacted: int = row[1]
         self._history_events: int = row[2]
         self._stand = self._look()
