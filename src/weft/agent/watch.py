@@ -364,6 +364,8 @@ class Watcher:
         pair, up = link_keys(link)
         owner = self._links.owner(link)
         row = self._engine.row(owner, pair) if owner is not None else None
+        if said.name != link:
+            self._ear.renamed(link)
         if isinstance(row, Veth) and differs(row, said):
             return (pair,)
         # every link is born down, and most are up by now
