@@ -268,3 +268,32 @@ def test_a_node_whose_rules_were_taken_away_while_they_change_is_ready_at_once(
     assert "NodeNotProgrammed" not in log
     assert runtime.check(wanted).is_good
     assert runtime.delete(wanted).is_good
+
+
+def test_a_link_with_a_record_of_nobodys_is_named_and_one_that_was_renamed_is_none(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    assert runtime.add(wanted).is_good
+    ip(node, "link", "add", "ghost0", "type", "veth", "peer", "name", "ghost1")
+    alias = "weft:1 weft ghost eth0 0a0000000001 m46 10.244.0.99"
+    ip(node, "link", "set", "ghost0", "alias", alias)
+    os.kill(pid, signal.SIGSTOP)  # it has not heard of the other name when it is asked
+    awake = Timer(0.7, os.kill, (pid, signal.SIGCONT))
+    awake.start()
+    try:
+        _rename(node, AttachmentKey(runtime.network, "c1", "eth0"))
+        environment = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "COLUMNS": "300"}
+        command = [sys.executable, "-m", "weft.main", "ipam", "check"]
+        done = node.run(command, env=environment)
+    finally:
+        awake.join()
+    said = done.stdout.decode()
+    assert done.returncode == 1
+    assert "ip link delete ghost0" in said
+    assert "vanished" not in said
+    ip(node, "link", "delete", "ghost0")
+    assert runtime.delete(wanted).is_good
