@@ -88,23 +88,26 @@ class Recovery:
             if isinstance(end, Exception):
                 self._log.event("error", "NotUndone", "node", str(end))
 
-    async def drain(self, directory: Path) -> None:
-        """The DELs that launchers queued while no agent was there."""
+    async def drain(self, directory: Path) -> int:
+        """The DELs that launchers queued while no agent was there; how many of them failed."""
         newer: list[str] = []
         try:
             waiting = read_queue(directory, newer)
         except Conflict as error:
             self._log.event("error", "QueueRefused", str(directory), error.message)
-            return
+            return 0
         if newer:
             words = f"{len(newer)} DELs of a newer launcher wait in {directory}; start its agent"
             self._log.event("error", "QueueNewer", "node", words)
         ends = await asyncio.gather(*map(self._finish, waiting), return_exceptions=True)
+        failed = 0
         for queued, end in zip(waiting, ends, strict=True):
             if isinstance(end, Exception):
+                failed += 1
                 self._log.event("error", "NotDrained", queued.path.name, str(end))
-        if waiting:
-            self._log.event("info", "QueueDrained", "node", f"{len(waiting)} DELs were waiting")
+        if done := len(waiting) - failed:
+            self._log.event("info", "QueueDrained", "node", f"{done} DELs were waiting")
+        return failed
 
     async def _finish(self, queued: Queued) -> None:
         try:

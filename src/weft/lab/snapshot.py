@@ -37,6 +37,7 @@ _IP = {
     "disciplines": ["tc", "-j", "qdisc", "show"],
 }
 _NFT = ["nft", "-j", "list", "ruleset"]
+_NFT_PLAIN = ["nft", "-s", "list", "ruleset"]
 _FICKLE_WORDS = """
 ifindex link_index link_netnsid stats stats64 handle operstate carrier carrier_changes
 valid_life_time preferred_life_time used updated expires refcnt cache_info counter last packets
@@ -103,7 +104,10 @@ def _settle(value: Any) -> Any:
 
 def rules() -> Counter[str]:
     """Everything of nftables in the calling thread's network namespace."""
-    return Counter(_ruleset(entering.output(entering.OWN, _NFT)))
+    try:
+        return Counter(_ruleset(entering.output(entering.OWN, _NFT)))
+    except ValueError:  # nft 1.0.6 has no word for a table's flag `persist`: that is no JSON
+        return Counter(entering.output(entering.OWN, _NFT_PLAIN).splitlines())
 
 
 def _ruleset(text: str) -> Iterator[str]:
