@@ -297,3 +297,21 @@ def test_a_link_with_a_record_of_nobodys_is_named_and_one_that_was_renamed_is_no
     assert "vanished" not in said
     ip(node, "link", "delete", "ghost0")
     assert runtime.delete(wanted).is_good
+
+
+def test_addresses_of_the_hosts_loopback_link_are_left_alone(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    link = AttachmentKey(runtime.network, "c1", "eth0").host_link
+    assert runtime.add(wanted).is_good
+    for address in ("192.0.2.5/32", "2001:db8::5/128"):
+        ip(node, "address", "add", address, "dev", "lo")
+    ip(node, "address", "add", "192.0.2.6/32", "dev", link)  # this one goes: they were heard of
+    _wait(lambda: "192.0.2.6" not in ip(node, "address", "show", "dev", link), 10.0)
+    found = ip(node, "-br", "address", "show", "dev", "lo").split()
+    assert {"127.0.0.1/8", "::1/128", "192.0.2.5/32", "2001:db8::5/128"} <= set(found)
+    assert runtime.delete(wanted).is_good

@@ -355,7 +355,7 @@ class Watcher:
             owners={known[key] for key in ready if key in known}
             | self._around(heard.addresses.values()),
             suspects=[key for key in ready if key not in known and key[0] in KINDS],
-            strays=list(heard.addresses.values()),
+            strays=self._on_ours(heard.addresses.values()),
             rules=any(key[0] in ("Table", "Set") for key in ready),
         )
 
@@ -378,6 +378,9 @@ class Watcher:
         for owner in owners:
             self._later(SLOWEST, self._look_again, owner)
         return {owner for owner in owners if owner is not None}
+
+    def _on_ours(self, addresses: Iterable[Address]) -> list[Address]:
+        return [row for row in addresses if self._links.owner(row.link) is not None]
 
     def _tell_deleted(self, heard: Heard) -> None:
         for link, how in heard.deleted.items():
@@ -434,7 +437,7 @@ class Watcher:
         damaged = await self._examine(
             Doubt(
                 owners=around.union(owner for owner in changed.values() if owner is not None),
-                strays=look.addresses,
+                strays=self._on_ours(look.addresses),
                 rules=look.rules,
             )
         )

@@ -116,7 +116,7 @@ class Engine:
 
     def known_link(self, index: int) -> str | None:
         """The name of an owner's link on the host by its number, from memory."""
-        return self._indexes.name(index)
+        return self._indexes.owned(index)
 
     def rows(self, owner: str) -> tuple[Row, ...]:
         """What stands for an owner, as far as the shadow knows."""
