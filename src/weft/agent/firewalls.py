@@ -173,5 +173,5 @@ class Firewalls:
                 "Contested",
                 NAMES[owner],
                 f"somebody has taken our rules away {self._insistence.often} times within "
-                f"{self._insistence.lately:.0f} s; left alone as long",
+                f"{self._insistence.lately:.0f} s; left alone for {self._insistence.pause:.0f} s",
             )
