@@ -15,7 +15,7 @@ from weft.agent.attach import rows_of
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
 from weft.cni.queue import Queued, drop, quarantine, read_queue
-from weft.model.attachment import AttachmentKey
+from weft.model.attachment import ALIAS_MARK, HOST_MAC, LIVE_GROUP, AttachmentKey
 from weft.model.errors import Conflict, WeftError
 from weft.wire.cni import parse_request
 
@@ -35,7 +35,7 @@ class Recovery:
     def adopt(self) -> None:
         """Take the promised attachments' rows as standing, before the node's rules are taken over
         with all of their guards. What was begun or ending has no guards from then on."""
-        present = {link.name: link.index for link in self._node.links()}
+        present = self._present()
         for attachment in self._attachments:
             owner = str(attachment.key)
             if attachment.state != "ready" or attachment.host_link not in present:
@@ -46,6 +46,20 @@ class Recovery:
                 self._engine.adopt(owner, rows_of(attachment, self._node))
                 self._engine.learn(attachment.host_link, present[attachment.host_link])
                 self._standing.append(owner)
+
+    def _present(self) -> dict[str, int]:
+        """Numbers by name of the links that may be ours, though damaged; somebody else's may have
+        the name of one that went."""
+        return {
+            link.name: link.index
+            for link in self._node.links()
+            if link.is_veth
+            and (
+                link.alias.startswith(ALIAS_MARK)
+                or link.group == LIVE_GROUP
+                or link.mac == HOST_MAC
+            )
+        }
 
     async def settle(self) -> None:
         """Undo what was begun, finish what was ending, repair what is promised."""
@@ -80,7 +94,7 @@ class Recovery:
     async def bury(self) -> None:
         """Finish what lost its link since `settle`: a launcher that found no agent, and no room
         for its file, removed it. Comes after the socket is bound."""
-        present = {link.name for link in self._node.links()}
+        present = self._present()
         vanished = [a.key for a in self._attachments if a.host_link not in present]
         for end in await asyncio.gather(
             *map(self._detacher.detach, vanished), return_exceptions=True
