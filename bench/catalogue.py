@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench import attach, bursts, deadlines, footprint, restart, workshop
+from bench import attach, bursts, churn, deadlines, footprint, repair, restart, workshop
 from bench.run import Run
 
 BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
@@ -14,6 +14,8 @@ BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
     "agent": footprint.agent,
     "deadlines": deadlines.deadlines,
     "restart": restart.restart,
+    "repair": repair.repair,
+    "churn": churn.churn,
     "up": workshop.up,
 }
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
+from bench.damages import DAMAGES, FOREIGN, FOREIGN_RULES, Damage
 
 from acceptance import SLACK, Host, host_link, watched
-from damages import DAMAGES, FOREIGN, FOREIGN_RULES, Damage
 from lies import HOST_MAC, Liar, honest
 from weft.lab import frames
 from weft.lab.ears import Ear, Mouth, nonce

@@ -36,6 +36,8 @@ _IP = {
     "forwarding": ["bridge", "-j", "fdb", "show"],
     "disciplines": ["tc", "-j", "qdisc", "show"],
 }
+PARTS = (*_IP, "nftables", "sysctls")
+"""What a snapshot holds of a network namespace."""
 _NFT = ["nft", "-j", "list", "ruleset"]
 _NFT_PLAIN = ["nft", "-s", "list", "ruleset"]
 _FICKLE_WORDS = """
@@ -64,15 +66,17 @@ _GLOBAL = (
 
 def take(network: str | Path = entering.OWN, state: Sequence[str | Path] = STATE) -> Snapshot:
     """The snapshot of a network namespace and of directories as the caller sees them."""
-    found: Snapshot = {}
     with entering.network(network):
-        for name, argv in _IP.items():
-            found[name] = items(entering.output(entering.OWN, argv))
-        if shutil.which("nft"):
-            found["nftables"] = rules()
-        found["sysctls"] = sysctls()
+        found = {name: part(name) for name in PARTS if name != "nftables" or shutil.which("nft")}
     found["files"] = Counter(line for top in state for line in files(Path(top)))
     return found
+
+
+def part(name: str) -> Counter[str]:
+    """One of PARTS, of the namespace in which the caller is."""
+    if name == "nftables":
+        return rules()
+    return sysctls() if name == "sysctls" else items(entering.output(entering.OWN, _IP[name]))
 
 
 def items(text: str) -> Counter[str]:
