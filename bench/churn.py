@@ -16,6 +16,7 @@ from bench.lines import Unit, line
 from bench.run import PATIENCE, Run
 from bench.scene import Place, say
 from bench.worker import Worker
+from weft.agent.watch import SWEEP
 from weft.lab import snapshot
 from weft.model.errors import WeftError
 
@@ -33,16 +34,26 @@ class Truth:
 
     def remember(self) -> None:
         """The node as it is now."""
-        self._before = snapshot.take()
+        self._before = _taken()
 
     def left(self) -> list[str]:
         """What is not as it was."""
-        return snapshot.settled(self._before, snapshot.take)
+        return snapshot.settled(self._before, _taken)
+
+
+def _taken() -> snapshot.Snapshot:
+    """Without the blocks of addresses that the node has taken: those it keeps for the next pods."""
+    found = snapshot.take()
+    for text in list(found["nftables"]):
+        if text.startswith("set ") and '"name": "blocks' in text:
+            del found["nftables"][text]
+    return found
 
 
 def churn(run: Run) -> None:
     """Rounds of as many as live at a time."""
     total, living, width = run.effort.churn, run.effort.living, run.effort.width
+    begin = time.monotonic()
     place = run.scene.with_agent((4, 6))
     worker = run.scene.beside(place)
     truth = run.scene.within(place, Truth)
@@ -50,7 +61,8 @@ def churn(run: Run) -> None:
     _go(worker, living, width)
     _go(worker, 0, width)
     worker.ask("drop", within=PATIENCE)
-    time.sleep(_COOL)
+    # the agent's first sweep opens what it keeps
+    time.sleep(max(_COOL, begin + SWEEP + _COOL - time.monotonic()))
     truth.ask("remember", within=PATIENCE)
     before = _tally(place)
     each: list[list[float]] = []
@@ -86,8 +98,8 @@ def _tally(place: Place) -> Tally:
     here = f"/proc/{place.agent}"
     return {
         "memory (PSS)": (pss(place.agent), "MiB"),
-        "descriptors": (float(len(os.listdir(f"{here}/fd"))), "of them"),
-        "threads": (float(len(os.listdir(f"{here}/task"))), "of them"),
+        "descriptors": (float(len(os.listdir(f"{here}/fd"))), "count"),
+        "threads": (float(len(os.listdir(f"{here}/task"))), "count"),
     }
 
 

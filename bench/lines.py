@@ -1,8 +1,8 @@
 """What a run reports: one line a figure, as a table for people or as JSON.
 
-Times are kept in seconds, memory in MiB, CPU as a share of one core; the unit says which. A line
-is `met`, `missed` or `void` (the machine was too uneasy to compare anything); `shown` has no
-target. None of these makes a run fail: that takes a broken function.
+Times are kept in seconds, memory in MiB, CPU as a share of one core, or things are counted; the
+unit says which. A line is `met`, `missed` or `void` (the machine was too uneasy to compare
+anything); `shown` has no target. None of these makes a run fail: that takes a broken function.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from bench.figures import Ratio, Rounds, median, pooled, quantile
 
-Unit = Literal["s", "MiB", "%", "of them"]
+Unit = Literal["s", "MiB", "%", "count"]
 Verdict = Literal["met", "missed", "void", "shown"]
 
 
@@ -106,6 +106,8 @@ def peer(name: str, rounds: Rounds, found: Ratio) -> Peer:
 
 def amount(value: float, unit: Unit) -> str:
     """A figure with its unit, in three digits."""
+    if unit == "count":
+        return f"{value:.0f}"
     if unit != "s":
         return f"{value:.3g} {unit}"
     for factor, name in ((1.0, "s"), (1e3, "ms")):

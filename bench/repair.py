@@ -2,9 +2,9 @@
 
 Every kind of `bench.damages` is done to a container's half on the host by `ip`, `nft` or `sysctl`,
 on a node where foreign things stand, too, and with rules that are not protected, because protected
-ones cannot be damaged. Counted from the start of the damaging command until what it may have touched
-is seen as it was; then a whole snapshot of the node must be as before, or the benchmark is broken.
-What is seen is read by the same programs, so a sample is longer than the repair by one such look.
+ones cannot be damaged. Counted from the start of the damaging command until what it may have
+touched is seen as it was; then a whole snapshot of the node must be as before, or the benchmark is
+broken. What is seen is read by the same programs: a sample is longer than the repair by one look.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     bursts: int = 3
     counts: tuple[int, ...] = (110, 500)
     budget: float = 120.0
-    window: float = 20.0
+    window: float = 60.0
     width: int = 16
     bound: float = 0.05
     restarts: int = 20
@@ -48,7 +48,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FULL = Effort()
-QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=5.0, bound=0.10,
+QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=31.0, bound=0.10,
                restarts=4, damages=1, churn=600, living=200)  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from weft.kernel import links, netconf, routes
 from weft.kernel.host import AF_INET, link_name
 from weft.kernel.netlink import frames, sender
 from weft.kernel.nftables.tables import name_of_table
-from weft.kernel.routes import PROTOCOL, decode_address
+from weft.kernel.routes import PROTOCOL, decode_address, prefix_link
 from weft.kernel.rtnetlink import NETLINK_ROUTE
 from weft.model.attachment import LINK_PREFIX
 from weft.model.errors import KernelRefused
@@ -41,6 +41,7 @@ class Heard:
     links: dict[str, links.Link] = field(default_factory=dict)  # ours, as they are now
     deleted: dict[str, str] = field(default_factory=dict)  # ours, and how; "" with its container
     addresses: dict[RowKey, Address] = field(default_factory=dict)  # on links of ours
+    addressed: bool = False  # a link of ours may have addresses that were not announced
     everything: bool = False
     host: bool = False  # links, addresses, ways out of the host
     forwarding: bool = False  # switched off somewhere
@@ -54,6 +55,7 @@ class Heard:
             or self.links
             or self.deleted
             or self.addresses
+            or self.addressed
             or self.everything
             or self.host
             or self.forwarding
@@ -144,6 +146,11 @@ class Notices:
             self._mark(self._routes.touched(kind, body, self._names))
         elif body[4] == MAIN_TABLE:
             self.heard.host = True
+            # the address that the kernel gives a link itself is announced seconds later, when it
+            # is known to be nobody else's; its prefix is routed at once
+            index = prefix_link(body)
+            if index is not None and self._engine.known_link(index) is not None:
+                self.heard.addressed = True
 
     def _netconf(self, body: memoryview) -> None:
         said = netconf.decode(body)

@@ -272,6 +272,9 @@ class Watcher:
             try:
                 if heard.forwarding:
                     self._forward()
+                if heard.addressed:
+                    found = await self._sweeper.addresses(self._engine.known_links())
+                    heard.addresses.update((row.key, row) for row in found)
                 await self._mend(heard)
             except Exception as error:
                 self._not_seen(error)
