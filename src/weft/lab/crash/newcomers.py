@@ -18,6 +18,7 @@ import msgspec
 
 from weft.lab.crash import tracing
 from weft.lab.crash.tracing import MAIN, WORKER, Injection, Point, Watching
+from weft.model.errors import NotReady
 
 
 class Newcomers:
@@ -60,7 +61,12 @@ class Newcomers:
                 log = self._log.with_name(f"{self._log.name}.{len(self._logs)}")
                 self._logs.append(log)
                 watching = Watching(int(number), log, only=MAIN, injection=self._injection)
-                self._stack.enter_context(watching)
+                try:
+                    self._stack.enter_context(watching)
+                except NotReady:
+                    if Path("/proc", number.decode()).exists():
+                        raise
+                    return  # the program was killed meanwhile, by the fault in another thread
                 os.write(self._go, b"x")
 
     def points(self) -> list[Point]:

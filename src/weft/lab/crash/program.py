@@ -24,7 +24,8 @@ from weft.model.errors import NotReady
 
 _LIMIT = 30.0  # seconds in which it serves, or ends
 _MODULE = re.compile(r"__pycache__|/python[0-9.]*/")
-_LATE = 0.3  # seconds in which a thread may still work for a start
+_AFTERMATH = 0.3  # seconds in which threads still work for a start
+_LATE = 1.5  # as long does a fault wait for its point: a busy machine is slower another time
 _STOPPED = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
 
 
@@ -44,7 +45,7 @@ def points(stage: Stage, verb: Verb) -> list[Point]:
 def points_of_threads(stage: Stage, verb: Verb) -> list[Point]:
     """The calls of all threads but the main one."""
     with Newcomers(stage.log) as newcomers:
-        _launch(stage, verb, newcomers)
+        _launch(stage, verb, newcomers, _AFTERMATH)
         return newcomers.points()
 
 
@@ -55,16 +56,16 @@ def strike(stage: Stage, verb: Verb, point: Point, injection: Injection) -> str:
             _run(stage, verb)
         return tracing.struck(stage.log)
     with Newcomers(stage.log, injection) as newcomers:
-        _launch(stage, verb, newcomers)
+        _launch(stage, verb, newcomers, _LATE)
         return newcomers.struck()
 
 
-def _launch(stage: Stage, verb: Verb, newcomers: Newcomers) -> None:
+def _launch(stage: Stage, verb: Verb, newcomers: Newcomers, patience: float) -> None:
     stage.launch(
         arguments=verb.command, program=newcomers.command, descriptors=newcomers.descriptors
     )
     _run(stage, verb, newcomers.attend)
-    deadline = time.monotonic() + _LATE
+    deadline = time.monotonic() + patience
     while stage.is_running and time.monotonic() < deadline:
         newcomers.attend()
         time.sleep(0.005)
