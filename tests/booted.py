@@ -8,16 +8,17 @@ load modules or reboot, and /proc/sys read-only but for the network namespace's 
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from acceptance import READY_LIMIT
 from releases import KeptHost, Laid
-from weft.lab import calls, libc
+from weft.lab import calls, libc, nodes, wiring
 from weft.lab.cluster import AGENT_LOG
 from weft.lab.nodes import CLEAN_PATH, Node
 from weft.lab.wiring import Wires
@@ -184,3 +185,18 @@ class BootedHost(KeptHost):
                     path.rmdir()
             assert time.monotonic() < deadline, f"{top} cannot be removed"
             time.sleep(0.01)
+
+
+@contextmanager
+def booted(release: Laid) -> Iterator[BootedHost]:
+    """A node that is not started yet, without units of ours."""
+    with ExitStack() as stack:
+        name = f"booted-{os.getpid()}"
+        wires = wiring.lay(name, tied=True)
+        stack.callback(wiring.remove, wires)
+        node = nodes.start(f"{name}-n1")
+        stack.callback(nodes.stop, node)
+        wiring.connect(wires, node, 0)
+        host = BootedHost(node, wires, release)
+        stack.callback(host.close)
+        yield host

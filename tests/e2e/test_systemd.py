@@ -6,15 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from acceptance import SLACK, ask, host_link, problems
-from booted import BootedHost
+from booted import BootedHost, booted
 from releases import Laid
-from weft.lab import nodes, wiring
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -25,24 +23,10 @@ QUICK = f"[Service]\nWatchdogSec={WATCHDOG:.0f}\nTimeoutAbortSec=1\n"
 UNITS = ("weft-boot.service", "weft.socket", "weft.service")
 
 
-@contextmanager
-def _booted(release: Laid) -> Iterator[BootedHost]:
-    with ExitStack() as stack:
-        name = f"booted-{os.getpid()}"
-        wires = wiring.lay(name, tied=True)
-        stack.callback(wiring.remove, wires)
-        node = nodes.start(f"{name}-n1")
-        stack.callback(nodes.stop, node)
-        wiring.connect(wires, node, 0)
-        host = BootedHost(node, wires, release)
-        stack.callback(host.close)
-        yield host
-
-
 @pytest.fixture(scope="module")
 def host(releases: dict[str, Laid]) -> Iterator[BootedHost]:
     """This release, kept by its units as docs/install.md has them installed."""
-    with _booted(releases["new"]) as host:
+    with booted(releases["new"]) as host:
         host.install(DEPLOY)
         host.write("weft.service.d/quick.conf", QUICK)
         host.node.path("/etc/weft/weft.yaml").write_text("watchdog:\n  limit: 3\n")

@@ -1,7 +1,7 @@
 """The steps of an upgrade, forwards, and back where one fails.
 
-    to a newer release     link -> agent -> launchers
-    to an older one        launchers -> agent -> link
+    to a newer release     link -> units -> agent -> launchers
+    to an older one        launchers -> units -> agent -> link
 
 so that a launcher is never newer than the agent it speaks to for longer than a step takes (both
 ways work, but a newer agent knows more). The link moves last on the way to a release that does not
@@ -17,7 +17,7 @@ import os
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,7 @@ from weft.lab.demo.record import Record as UndoRecord
 from weft.model.errors import NotReady, WeftError
 from weft.model.settings import SETTINGS_PATH
 from weft.store.sqlite_file import FORMAT as STORE_FORMAT
+from weft.upgrade import units
 from weft.upgrade.keeper import Keeper, is_running
 from weft.upgrade.preflight import View
 from weft.upgrade.record import Record, Standing
@@ -85,6 +86,9 @@ class Course:
         self.steps: list[Step] = []
         self._ask = ask
         self._undo = UndoRecord()
+        self._shelf = units.Shelf(view.state)
+        self._asked: dict[str, Release | None] = {view.goal.program: view.goal}
+        self._anew = False  # systemd has other units now than those that the agent started with
         self._before = ask()
 
     # -- looking ------------------------------------------------------------------------------
@@ -101,6 +105,7 @@ class Course:
             and not self.record.leads_back
             and self.view.leads_to(self.view.origin) == self.goal.program
             and not self._launchers_to_place()
+            and not self._units_to_change(self.goal)[0]
             and self._serves(self.goal.program, self.goal.version) == ""
         )
 
@@ -110,6 +115,7 @@ class Course:
             "launchers": f"place the launcher of {self.goal.version}: "
             + ", ".join(map(str, self.view.launchers)),
             "link": f"let {self.view.link} lead to {self.goal.program}",
+            "units": self._about_units(*self._units_to_change(self.goal)),
             "agent": f"have {self.keeper.name} start the agent of {self.goal.version}; wait at "
             f"most {self.timeout:.0f} s until it serves, else put everything back",
         }
@@ -134,14 +140,18 @@ class Course:
         )
 
     def _towards(self, end: End) -> list[tuple[str, Callable[[], tuple[State, str]]]]:
-        """Link and agent, in the order in which no agent finds files that it cannot read."""
+        """Link, units and agent, in the order in which no agent finds files that it cannot read,
+        and none of an older release units that it does not know."""
+        units = [("units", lambda: self._change_units(end))] if self.keeper.units else []
         if self._is_older(end):
             return [
+                *units,
                 ("agent", lambda: self._give_way_to(end)),
                 ("link", lambda: self._lead_to(end.target or end.program)),
             ]
         return [
             ("link", lambda: self._lead_on_to(end)),
+            *units,
             ("agent", lambda: self._change_agent(end)),
         ]
 
@@ -185,6 +195,9 @@ class Course:
         for path in (*self.view.launchers, self.view.link):
             files.clear_unfinished(path)
         files.clear_link(self.view.link)
+        if self.keeper.units is not None:
+            serving = self._release_at(os.readlink(self.view.link))
+            self._shelf.forget(serving.version if serving is not None else "")
         self.record.end()
 
     def _take(self, name: str, step: Callable[[], tuple[State, str]]) -> None:
@@ -221,20 +234,28 @@ class Course:
         )
         return self.record.begin(standing, self.view.launchers)
 
+    def _release_at(self, target: str) -> Release | None:
+        """The release to whose program a link's target leads; None where it cannot be asked."""
+        program = self.view.leads_to(target)
+        if program not in self._asked:
+            try:
+                self._asked[program] = ask_release(Path(program), Path(SETTINGS_PATH))
+            except WeftError:
+                self._asked[program] = None
+        return self._asked[program]
+
     def _origin_reads(self) -> Formats:
         """The formats that the release reads to which the link leads. One that cannot be asked
         reads what is there, if its agent serves; else the oldest is safe."""
-        try:
-            return ask_release(
-                Path(self.view.leads_to(self.view.origin)), Path(SETTINGS_PATH)
-            ).formats
-        except WeftError:
-            found = self.view.found
-            return msgspec.structs.replace(
-                self.goal.formats,
-                journal=found.journal or lowering.LOWEST,
-                store=found.store or lowering.LOWEST,
-            )
+        origin = self._release_at(self.view.origin)
+        if origin is not None:
+            return origin.formats
+        found = self.view.found
+        return msgspec.structs.replace(
+            self.goal.formats,
+            journal=found.journal or lowering.LOWEST,
+            store=found.store or lowering.LOWEST,
+        )
 
     def _give_up(self, standing: Standing, failure: BaseException) -> None:
         """Back to where it began; raises what a person should read."""
@@ -294,9 +315,43 @@ class Course:
         files.replace_link(self.view.link, Path(target))
         return "done", text
 
+    def _units_to_change(self, goal: Release | None) -> tuple[list[units.Change], list[str]]:
+        wanted = self._shelf.of(goal) if goal is not None else None
+        if self.keeper.units is None or wanted is None:
+            return [], []
+        record = self.record.read()
+        targets = [self.view.origin, *([record.origin, record.goal] if record else [])]
+        releases = [self._release_at(each) for each in targets]
+        known = [self._shelf.of(each) for each in releases if each is not None]
+        brought = [each for each in known if each is not None]
+        told = brought if len(brought) == len(targets) else None
+        installed = units.read(self.keeper.units)
+        return units.changes(installed, wanted, [*told, wanted] if told is not None else None)
+
+    def _about_units(self, todo: Sequence[units.Change], left: Sequence[str]) -> str:
+        words = [f"{'remove' if e.content is None else 'place'} {e.name}" for e in todo]
+        words += [f"leave {name}, which somebody edited: use a drop-in" for name in left]
+        return f"{self.keeper.units}: " + (", ".join(words) or "nothing to change")
+
+    def _change_units(self, end: End) -> tuple[State, str]:
+        assert self.keeper.units is not None
+        todo, left = self._units_to_change(self._release_at(end.program))
+        text = self._about_units(todo, left)
+        if todo:
+            standing = self.record.read()
+            origin = self._release_at(standing.origin if standing is not None else "")
+            if origin is not None and not origin.units:
+                self._shelf.keep(origin.version, units.read(self.keeper.units))
+            for each in todo:
+                if each.content is not None:
+                    self._note(self.keeper.units / each.name, each.content)
+            units.perform(self.keeper.units, todo)
+        self._anew = self.keeper.reload() or bool(todo)
+        return "done" if self._anew else "already", text
+
     def _change_agent(self, end: End) -> tuple[State, str]:
         text = f"weft {end.version or end.program} serves"
-        if self._serves(end.program, end.version) == "":
+        if not self._anew and self._serves(end.program, end.version) == "":
             return "already", text
         self.keeper.restart()
         if end.version:  # else none was serving when the upgrade began
@@ -309,7 +364,7 @@ class Course:
         text = f"weft {end.version or end.program} serves"
         way = lowering.WayBack(program=end.program, journal=end.journal, store=end.store)
         self.record.lead_back(way)
-        if self._serves(end.program, end.version) == "":
+        if not self._anew and self._serves(end.program, end.version) == "":
             return "already", text
         self.keeper.restart()
         self._wait(end, lambda: self._lower(way, end))
