@@ -17,7 +17,7 @@ import os
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -31,14 +31,12 @@ from weft.kernel import files
 from weft.lab.demo.record import File, digest
 from weft.lab.demo.record import Record as UndoRecord
 from weft.model.errors import NotReady, WeftError
-from weft.model.settings import SETTINGS_PATH
 from weft.store.sqlite_file import FORMAT as STORE_FORMAT
-from weft.upgrade import units
 from weft.upgrade.keeper import Keeper, is_running
 from weft.upgrade.preflight import View
 from weft.upgrade.record import Record, Standing
-from weft.upgrade.release import Formats, Release, number_of
-from weft.upgrade.release import ask as ask_release
+from weft.upgrade.refit import Refit
+from weft.upgrade.release import Asked, Formats, Release, number_of
 from weft.wire.status import Status
 
 LOOK_EVERY = 0.05
@@ -86,9 +84,8 @@ class Course:
         self.steps: list[Step] = []
         self._ask = ask
         self._undo = UndoRecord()
-        self._shelf = units.Shelf(view.state)
-        self._asked: dict[str, Release | None] = {view.goal.program: view.goal}
-        self._anew = False  # systemd has other units now than those that the agent started with
+        self._asked = Asked(view.goal)
+        self._refit = Refit(view, keeper, record, self._asked, self._note)
         self._before = ask()
 
     # -- looking ------------------------------------------------------------------------------
@@ -105,7 +102,7 @@ class Course:
             and not self.record.leads_back
             and self.view.leads_to(self.view.origin) == self.goal.program
             and not self._launchers_to_place()
-            and not self._units_to_change(self.goal)[0]
+            and not self._refit.changes(self.goal)[0]
             and self._serves(self.goal.program, self.goal.version) == ""
         )
 
@@ -115,7 +112,7 @@ class Course:
             "launchers": f"place the launcher of {self.goal.version}: "
             + ", ".join(map(str, self.view.launchers)),
             "link": f"let {self.view.link} lead to {self.goal.program}",
-            "units": self._about_units(*self._units_to_change(self.goal)),
+            "units": self._refit.words(*self._refit.changes(self.goal)),
             "agent": f"have {self.keeper.name} start the agent of {self.goal.version}; wait at "
             f"most {self.timeout:.0f} s until it serves, else put everything back",
         }
@@ -195,9 +192,7 @@ class Course:
         for path in (*self.view.launchers, self.view.link):
             files.clear_unfinished(path)
         files.clear_link(self.view.link)
-        if self.keeper.units is not None:
-            serving = self._release_at(os.readlink(self.view.link))
-            self._shelf.forget(serving.version if serving is not None else "")
+        self._refit.finish(self.view.leads_to(os.readlink(self.view.link)))
         self.record.end()
 
     def _take(self, name: str, step: Callable[[], tuple[State, str]]) -> None:
@@ -234,20 +229,10 @@ class Course:
         )
         return self.record.begin(standing, self.view.launchers)
 
-    def _release_at(self, target: str) -> Release | None:
-        """The release to whose program a link's target leads; None where it cannot be asked."""
-        program = self.view.leads_to(target)
-        if program not in self._asked:
-            try:
-                self._asked[program] = ask_release(Path(program), Path(SETTINGS_PATH))
-            except WeftError:
-                self._asked[program] = None
-        return self._asked[program]
-
     def _origin_reads(self) -> Formats:
         """The formats that the release reads to which the link leads. One that cannot be asked
         reads what is there, if its agent serves; else the oldest is safe."""
-        origin = self._release_at(self.view.origin)
+        origin = self._asked.at(self.view.leads_to(self.view.origin))
         if origin is not None:
             return origin.formats
         found = self.view.found
@@ -315,43 +300,13 @@ class Course:
         files.replace_link(self.view.link, Path(target))
         return "done", text
 
-    def _units_to_change(self, goal: Release | None) -> tuple[list[units.Change], list[str]]:
-        wanted = self._shelf.of(goal) if goal is not None else None
-        if self.keeper.units is None or wanted is None:
-            return [], []
-        record = self.record.read()
-        targets = [self.view.origin, *([record.origin, record.goal] if record else [])]
-        releases = [self._release_at(each) for each in targets]
-        known = [self._shelf.of(each) for each in releases if each is not None]
-        brought = [each for each in known if each is not None]
-        told = brought if len(brought) == len(targets) else None
-        installed = units.read(self.keeper.units)
-        return units.changes(installed, wanted, [*told, wanted] if told is not None else None)
-
-    def _about_units(self, todo: Sequence[units.Change], left: Sequence[str]) -> str:
-        words = [f"{'remove' if e.content is None else 'place'} {e.name}" for e in todo]
-        words += [f"leave {name}, which somebody edited: use a drop-in" for name in left]
-        return f"{self.keeper.units}: " + (", ".join(words) or "nothing to change")
-
     def _change_units(self, end: End) -> tuple[State, str]:
-        assert self.keeper.units is not None
-        todo, left = self._units_to_change(self._release_at(end.program))
-        text = self._about_units(todo, left)
-        if todo:
-            standing = self.record.read()
-            origin = self._release_at(standing.origin if standing is not None else "")
-            if origin is not None and not origin.units:
-                self._shelf.keep(origin.version, units.read(self.keeper.units))
-            for each in todo:
-                if each.content is not None:
-                    self._note(self.keeper.units / each.name, each.content)
-            units.perform(self.keeper.units, todo)
-        self._anew = self.keeper.reload() or bool(todo)
-        return "done" if self._anew else "already", text
+        changed, text = self._refit.perform(self._asked.at(end.program))
+        return "done" if changed else "already", text
 
     def _change_agent(self, end: End) -> tuple[State, str]:
         text = f"weft {end.version or end.program} serves"
-        if not self._anew and self._serves(end.program, end.version) == "":
+        if not self._refit.done and self._serves(end.program, end.version) == "":
             return "already", text
         self.keeper.restart()
         if end.version:  # else none was serving when the upgrade began
@@ -364,29 +319,32 @@ class Course:
         text = f"weft {end.version or end.program} serves"
         way = lowering.WayBack(program=end.program, journal=end.journal, store=end.store)
         self.record.lead_back(way)
-        if not self._anew and self._serves(end.program, end.version) == "":
+        if not self._refit.done and self._serves(end.program, end.version) == "":
             return "already", text
         self.keeper.restart()
         self._wait(end, lambda: self._lower(way, end))
         return "done", text
 
     def _lower(self, way: lowering.WayBack, end: End) -> bool:
-        """What a release does for which no agent of its own can start; whether that is enough."""
+        """What a release does for which no agent of its own can start; whether it is done. One
+        that runs holds its files, and they stay as they are."""
         paths = self.view.paths
-        # one that runs holds its files, and they stay as they are
         with suppress(sqlite3.Error, OSError, WeftError), lowering.alone(paths):
             lowering.lower_both(paths, way)
             self._lead_to(end.target or end.program)
-            return not end.version  # none was serving when the upgrade began
+            return True
         return False
 
     def _wait(self, end: End, meanwhile: Callable[[], bool] | None = None) -> None:
-        """Until the agent serves, or what is done meanwhile is enough."""
+        """Until the agent serves. What is to be done `meanwhile` is tried until it is done; that
+        is enough where no agent was serving when the upgrade began."""
         limit = self.timeout if end.target is None else max(self.timeout, BACK_WITHIN)
         deadline = time.monotonic() + limit
         while why := self._serves(end.program, end.version):
             if meanwhile is not None and meanwhile():
-                return
+                if not end.version:
+                    return
+                meanwhile = None
             if time.monotonic() > deadline:
                 raise NotReady(
                     f"the agent of weft {end.version} does not serve after {limit:.0f} s: {why}",

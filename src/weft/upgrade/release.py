@@ -18,6 +18,7 @@ from weft.agent.places import read_settings
 from weft.cni.install import LAUNCHER
 from weft.model.attachment import ALIAS_VERSION
 from weft.model.errors import Invalid, NotFound, WeftError
+from weft.model.settings import SETTINGS_PATH
 from weft.store.sqlite_file import FORMAT as STORE_FORMAT
 from weft.wire.local import OLDEST_VERSION, VERSION
 
@@ -137,6 +138,22 @@ def ask(program: Path, settings: Path) -> Release:
     except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as error:
         raise _no_release(program, str(error)) from error
     return msgspec.structs.replace(found, program=str(program))
+
+
+class Asked:
+    """Releases by their programs, each asked once. `known`: one that need not be asked."""
+
+    def __init__(self, known: Release) -> None:
+        self._found: dict[str, Release | None] = {known.program: known}
+
+    def at(self, program: str) -> Release | None:
+        """The release; None where it cannot be asked."""
+        if program not in self._found:
+            try:
+                self._found[program] = ask(Path(program), Path(SETTINGS_PATH))
+            except WeftError:
+                self._found[program] = None
+        return self._found[program]
 
 
 def _no_release(program: Path, why: str) -> Invalid:
