@@ -186,6 +186,33 @@ def test_a_link_that_was_renamed_while_no_agent_ran_is_called_back(
     assert "stolen0" not in ip(node, "-br", "link")
 
 
+def test_a_link_whose_name_was_taken_while_no_agent_ran_keeps_its_pods_addresses(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    runtime = cluster.runtime(node)
+    pods = {name: Attachment(container=name, netns=f"/run/netns/{name}") for name in ("p", "q")}
+    for name in pods:
+        bare_pod(name)
+    key = AttachmentKey(runtime.network, "p", "eth0")
+    first = runtime.add(pods["p"])
+    os.kill(pid, signal.SIGKILL)
+    _rename(node, key)
+    ip(node, "link", "add", key.host_link, "type", "bridge")
+    cluster.start_agent(node)
+    second = runtime.add(pods["q"])
+    assert "LinkMisnamed" in node.path(cluster.AGENT_LOG).read_text()
+    assert first.result and second.result
+    given = [{ip["address"] for ip in each["ips"]} for each in (first.result, second.result)]
+    assert not given[0] & given[1]
+    assert runtime.delete(pods["p"]).is_good
+    shown = ip(node, "-br", "link")
+    assert "stolen0" not in shown
+    assert key.host_link in shown
+    ip(node, "link", "delete", key.host_link)
+    assert runtime.delete(pods["q"]).is_good
+
+
 def test_a_link_that_was_renamed_goes_with_its_attachment(
     node: Node, bare_pod: Callable[[str], Path]
 ) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -61,8 +61,10 @@ class Recognition:
         """Links that somebody renamed while no agent was there get their names again, so that
         their pods are not taken for gone. Raises nothing: who cannot be renamed keeps its pod's
         addresses, and is named."""
-        for link in self._node.links():
-            name = _own_name(link)
+        links = self._node.links()
+        own = own_names(links, {each.host_link for each in self._journal.attachments()})
+        for link in links:
+            name = own[link.index]
             if name == link.name:
                 continue
             try:
@@ -95,10 +97,12 @@ class Recognition:
         now = time.monotonic()
         content = self._journal.read()
         records = {attachment.host_link: attachment for attachment in content.attachments}
-        for link in self._node.links():
-            name = _own_name(link)
+        links = self._node.links()
+        own = own_names(links, frozenset(records))
+        for link in links:
+            name = own[link.index]
             if name in records or link.alias.startswith(ALIAS_MARK):
-                self._standing(link, records.pop(name, None))
+                self._standing(link, name, records.pop(name, None))
         for attachment in records.values():
             self._adopt(attachment)
         self._journal.warmed(now - self._addresses.view.cooldown)
@@ -109,8 +113,10 @@ class Recognition:
                 "info", "Recognised", "node", f"{self._from_links} attachments, from their links"
             )
 
-    def _standing(self, link: HostLink, recorded: Attachment | None) -> None:
+    def _standing(self, link: HostLink, name: str, recorded: Attachment | None) -> None:
         record = read_alias(link.alias) if link.is_veth else None
+        if record is not None and record.key.host_link != name:
+            record = None  # somebody else's, or a copy
         if recorded is None:
             if record is None:
                 words = f"the alias {link.alias!a} is not understood"
@@ -196,10 +202,24 @@ class Recognition:
             self._journal.put(whole)
 
 
-def _own_name(link: HostLink) -> str:
-    """The name that our record on the link says it should have; its own where there is none."""
-    record = read_alias(link.alias) if link.is_veth else None
-    return link.name if record is None else record.key.host_link
+def own_names(links: Iterable[HostLink], known: Collection[str]) -> dict[int, str]:
+    """What each link should be called, by its number: as our record on it says, where it has one.
+    One whose name is `known` to the journal has a wrong record, not a wrong name; and where a link
+    of the right name stands, another with its record is none of ours."""
+    own: dict[int, str] = {}
+    told = {link.index: read_alias(link.alias) if link.is_veth else None for link in links}
+    right = {
+        link.name
+        for link in links
+        if (record := told[link.index]) is not None and record.key.host_link == link.name
+    }
+    for link in links:
+        record = told[link.index]
+        if record is None or link.name in known or record.key.host_link in right:
+            own[link.index] = link.name
+        else:
+            own[link.index] = record.key.host_link
+    return own
 
 
 def _agree(recorded: Attachment, record: AliasRecord) -> bool:

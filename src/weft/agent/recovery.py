@@ -14,6 +14,7 @@ from pathlib import Path
 from weft.agent.attach import rows_of
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
+from weft.agent.recognition import own_names
 from weft.cni.queue import Queued, drop, quarantine, read_queue
 from weft.model.attachment import ALIAS_MARK, HOST_MAC, LIVE_GROUP, AttachmentKey
 from weft.model.errors import Conflict, WeftError
@@ -48,11 +49,13 @@ class Recovery:
                 self._standing.append(owner)
 
     def _present(self) -> dict[str, int]:
-        """Numbers by name of the links that may be ours, though damaged; somebody else's may have
-        the name of one that went."""
+        """Numbers of the links that may be ours, though damaged, by the names they should have;
+        somebody else's may have the name of one that went."""
+        links = self._node.links()
+        own = own_names(links, {each.host_link for each in self._attachments})
         return {
-            link.name: link.index
-            for link in self._node.links()
+            own[link.index]: link.index
+            for link in links
             if link.is_veth
             and (
                 link.alias.startswith(ALIAS_MARK)
