@@ -12,6 +12,9 @@ from weft.lab.crash.stage import SUBJECTS, Stage
 from weft.lab.crash.verbs import Verb
 from weft.model.errors import WeftError
 
+_MUTE = 120
+"""Python's own status of a program that could not write out what it had said (`write` fails)."""
+
 
 class Returned:
     """The play after one fault; `problems` gathers what is wrong; nothing is tried twice."""
@@ -25,7 +28,7 @@ class Returned:
     def play(self, then: str, *, killed: bool) -> None:
         """The follow-up of that name, with all checks before and after."""
         status = self.stage.status
-        if status not in (0, 1) and not killed:
+        if status not in (0, 1, _MUTE) and not killed:
             self.problems.append(f"{' '.join(self.verb.command)} ended with status {status}")
         if status == 0:
             self.fulfilled("although it succeeded: ")
@@ -38,8 +41,8 @@ class Returned:
         """What the command promises is so."""
         if self.verb.name == "TEARDOWN":
             self.problems += [f"{when}{line}" for line in self.stage.left()]
-        elif (found := self.stage.rules()) != self.stage.closed:
-            self.problems += [f"{when}the node is not closed: {line}" for line in sorted(found)]
+        elif (found := self.stage.barrier()) != self.stage.closed:
+            self.problems += [f"{when}the node is not closed: {line}" for line in found or ["-"]]
 
     def attach(self) -> None:
         """An attachment that is made, looked at and taken away, after whatever was there."""

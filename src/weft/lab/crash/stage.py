@@ -101,11 +101,11 @@ class Stage:
         for name in self.pods[: -len(SUBJECTS)]:
             self.bystanders[name] = self.must("ADD", name).json or {}
         self._warm_up()
-        self.closed: Counter[str] = Counter()  # the rules of a bare node that is closed
+        self.closed: list[str] = []  # the barrier of a bare node
         if self._bare:
             self.give_back()
             self.command("--close-boot")
-            self.closed = self.rules()
+            self.closed = self.barrier()
             self.give_back()
         self.traffic = stack.enter_context(Traffic(self._flows()))
         self._glimpses = list(self._open_glimpses(stack))
@@ -348,6 +348,12 @@ class Stage:
     def rules(self) -> Counter[str]:
         """The node's packet rules, without its blocks of addresses."""
         return _without_blocks(self._inside(snapshot.rules))
+
+    def barrier(self) -> list[str]:
+        """The packet rules as text without the flags of tables: where a kernel refuses to protect
+        a table, it is loaded without protection."""
+        text = entering.output(self.node.network, ["nft", "-s", "list", "ruleset"])
+        return [line for line in text.splitlines() if not line.startswith("\tflags")]
 
     def _inside(self, read: Callable[[], Counter[str]]) -> Counter[str]:
         with entering.network(self.node.network):
