@@ -71,6 +71,11 @@ class SysctlEar:
             self._take_up(self._inotify, link)
         return len(new) > AT_ONCE and not self._deaf
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a link is to be followed anew."""
+        return bool(self._stale)
+
     def renamed(self, link: str) -> None:
         """The link of this name bears, or has borne, another one: `follow` it anew."""
         self._stale.add(link)

@@ -417,12 +417,16 @@ class Watcher:
     async def _keep_looking(self) -> None:
         loop = asyncio.get_running_loop()
         next_sweep = loop.time() + SWEEP
-        busy = False
+        busy, seen = False, (-1, self._node.facts.ways_out)
         while True:
             await asyncio.sleep(TICK / 20 if busy else TICK)
-            links = self._engine.known_links()
-            busy = self._ear.follow(links.values(), self._node.facts.ways_out)
-            if loop.time() < next_sweep:
+            due = loop.time() >= next_sweep
+            # walking through a thousand links every second would be most of what idleness costs
+            now = self._engine.changes, self._node.facts.ways_out
+            if busy or due or now != seen or self._ear.is_behind:
+                seen = now
+                busy = self._ear.follow(self._engine.known_links().values(), now[1])
+            if not due:
                 continue
             try:
                 async with self._turn:
