@@ -67,9 +67,10 @@ def _upgrade(host: KeptHost, new: Laid, arguments: Sequence[str], trace: Sequenc
 
 
 def _points(calls: Sequence[str]) -> list[Point]:
-    """Every call, counted as strace counts: each system call by itself."""
+    """Every call that did something, counted as strace counts: each system call by itself."""
     names = [line.split("(")[0] for line in calls]
-    return [(name, names[: place + 1].count(name)) for place, name in enumerate(names)]
+    counted = [(name, names[: place + 1].count(name)) for place, name in enumerate(names)]
+    return [point for point, line in zip(counted, calls, strict=True) if ") = -1 E" not in line]
 
 
 def _kill_at(point: Point) -> list[str]:
