@@ -60,11 +60,12 @@ class Newcomers:
             for number in os.read(self._told, 4096).split():
                 log = self._log.with_name(f"{self._log.name}.{len(self._logs)}")
                 self._logs.append(log)
-                watching = Watching(int(number), log, only=MAIN, injection=self._injection)
+                thread, injection = int(number), self._injection
                 try:
+                    watching = Watching(thread, log, only=MAIN, injection=injection)
                     self._stack.enter_context(watching)
-                except NotReady:
-                    if Path("/proc", number.decode()).exists():
+                except (NotReady, FileNotFoundError):
+                    if Path(f"/proc/{thread}").exists():
                         raise
                     return  # the program was killed meanwhile, by the fault in another thread
                 os.write(self._go, b"x")

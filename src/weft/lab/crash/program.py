@@ -22,7 +22,7 @@ from weft.lab.crash.tracing import MAIN, Injection, Point, Watching
 from weft.lab.crash.verbs import Verb
 from weft.model.errors import NotReady
 
-_LIMIT = 30.0  # seconds in which it serves, or ends
+_LIMIT = 60.0  # seconds in which it serves, or ends; traced it is slow
 _MODULE = re.compile(r"__pycache__|/python[0-9.]*/")
 _AFTERMATH = 0.3  # seconds in which threads still work for a start
 _LATE = 1.5  # as long does a fault wait for its point: a busy machine is slower another time
