@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from weft.model.errors import Conflict, NotReady, Unsupported
+from weft.store import sqlite
 from weft.store.contract import ABSENT, Change
 from weft.store.sqlite import SqliteStore
-from weft.store.sqlite_file import FORMAT, KEPT
+from weft.store.sqlite_file import FORMAT, KEPT, Opened
 
 
 @pytest.fixture
@@ -264,6 +265,33 @@ def test_a_store_is_new_until_something_was_committed(path: Path) -> None:
         again = SqliteStore(str(path))
         assert not again.is_new
         await again.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_cannot_be_opened_again_says_so_and_recovers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> Opened:
+        raise NotReady("the disk answers EIO", reason="store-unavailable")
+
+    async def scenario() -> None:
+        store = SqliteStore(str(path))
+        with monkeypatch.context() as broken:
+            broken.setattr(sqlite, "open_file", fail)
+            with pytest.raises(NotReady, match="EIO"):
+                store.renew({"/a/b": b"1"})
+        for use in (
+            store.get("/a/b"),
+            store.list("/"),
+            store.commit([Change(key="/a", value=b"")]),
+        ):
+            with pytest.raises(NotReady) as caught:
+                await use
+            assert caught.value.reason == "store-unavailable"
+        store.renew({"/a/b": b"1"})
+        assert [item.key for item in (await store.list("/")).items] == ["/a/b"]
+        await store.close()
 
     asyncio.run(scenario())
 

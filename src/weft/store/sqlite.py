@@ -267,19 +267,25 @@ class SqliteStore:
             try:
                 yield database
             except BaseException:
-                if database.in_transaction:  # SQLite ends it by itself on some errors
-                    database.execute("ROLLBACK")
+                _roll_back(database)
                 raise
             database.execute("COMMIT")
             if write and self.trouble and not self.is_suspect:
                 self.trouble = ""
         except sqlite3.Error as error:
-            if database.in_transaction:  # a COMMIT that failed, e.g. on a full disk
-                database.execute("ROLLBACK")
+            _roll_back(database)  # a COMMIT that failed, e.g. on a full disk
             self.is_suspect = self.is_suspect or is_damage(error)
             refusal = unavailable(self.path, error)
             self.trouble = refusal.message
             raise refusal from error
+
+
+def _roll_back(database: sqlite3.Connection) -> None:
+    """End a transaction, if SQLite has not ended it by itself; of a file that could not be opened
+    again there is none."""
+    with suppress(sqlite3.Error):
+        if database.in_transaction:
+            database.execute("ROLLBACK")
 
 
 def _stat(name: str) -> tuple[int, int, int] | None:
