@@ -48,6 +48,8 @@ mount --bind /proc/sys /proc/sys
 mount --bind /proc/sys/net /proc/sys/net
 mount --bind /run/.boot-id /proc/sys/kernel/random/boot_id
 mount -o remount,bind,ro /proc/sys
+# straight on top of itself, as where there is nothing but cgroup2, it is EBUSY
+mount -t tmpfs tmpfs /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs $private/dev
 for name in null zero full random urandom; do
