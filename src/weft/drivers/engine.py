@@ -18,6 +18,7 @@ import msgspec
 from weft.drivers.comparison import compare
 from weft.drivers.contract import (
     MEDIUM,
+    STAGES,
     Creator,
     Difference,
     Driver,
@@ -391,8 +392,7 @@ class Engine:
         finished: Finished | None = None,
     ) -> None:
         self.changes += len(steps)
-        making: dict[Stage, list[Step]] = {stage: [] for stage in Stage}
-        taking: dict[Stage, list[Step]] = {stage: [] for stage in Stage}
+        making, taking = ({stage: list[Step]() for stage in STAGES} for _ in range(2))
         for step in sorted(steps, key=_rank):
             (taking if step.new is None else making)[step.position[0]].append(step)
         # one transaction for all rules: what is added and what is removed change at once
