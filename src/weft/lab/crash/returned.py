@@ -6,6 +6,7 @@ back, and must then hold exactly what a teardown without any fault leaves.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 
 from weft.lab.crash.stage import SUBJECTS, Stage
@@ -42,7 +43,8 @@ class Returned:
         if self.verb.name == "TEARDOWN":
             self.problems += [f"{when}{line}" for line in self.stage.left()]
         elif (found := self.stage.barrier()) != self.stage.closed:
-            self.problems += [f"{when}the node is not closed: {line}" for line in found or ["-"]]
+            lines = difflib.ndiff(self.stage.closed, found)
+            self.problems += [f"{when}not closed: {each}" for each in lines if each[0] in "+-"]
 
     def attach(self) -> None:
         """An attachment that is made, looked at and taken away, after whatever was there."""

@@ -353,7 +353,8 @@ class Stage:
         """The packet rules as text without the flags of tables: where a kernel refuses to protect
         a table, it is loaded without protection."""
         text = entering.output(self.node.network, ["nft", "-s", "list", "ruleset"])
-        return [line for line in text.splitlines() if not line.startswith("\tflags")]
+        lines = text.splitlines()
+        return [line for line in lines if line and not line.startswith("\tflags")]
 
     def _inside(self, read: Callable[[], Counter[str]]) -> Counter[str]:
         with entering.network(self.node.network):
