@@ -154,14 +154,16 @@ class Notices:
 
     def _netconf(self, body: memoryview) -> None:
         said = netconf.decode(body)
-        if said is None or said.on:
+        if said is None:
             return
         known = self._engine.known_link(said.ifindex)
         if known is None:
-            self.heard.forwarding = True
-        else:
-            path = f"net/ipv{said.version}/conf/{known}/forwarding"
-            self._mark((("Sysctl", Place.HOST, path),))
+            self.heard.forwarding = self.heard.forwarding or said.forwarding is False
+            return
+        wrong = ["forwarding"] if said.forwarding is False else []
+        wrong += ["rp_filter"] if said.rp_filter not in (None, 1) else []
+        paths = (f"net/ipv{said.version}/conf/{known}/{name}" for name in wrong)
+        self._mark([("Sysctl", Place.HOST, path) for path in paths])
 
 
 def link_keys(link: str) -> tuple[RowKey, RowKey]:
