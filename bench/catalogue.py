@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench import attach, bandwidth, bursts, deadlines, footprint, restart, workshop
+from bench import (
+    attach,
+    bandwidth,
+    bursts,
+    churn,
+    deadlines,
+    footprint,
+    repair,
+    restart,
+    workshop,
+)
 from bench.run import Run
 
 BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
@@ -15,6 +25,8 @@ BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
     "bandwidth": bandwidth.bandwidth,
     "deadlines": deadlines.deadlines,
     "restart": restart.restart,
+    "repair": repair.repair,
+    "churn": churn.churn,
     "up": workshop.up,
 }
 

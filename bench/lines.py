@@ -1,8 +1,8 @@
 """What a run reports: one line a figure, as a table for people or as JSON.
 
-Times are kept in seconds, memory in MiB, CPU as a share of one core; the unit says which. A line
-is `met`, `missed` or `void` (the machine was too uneasy to compare anything); `shown` has no
-target. None of these makes a run fail: that takes a broken function.
+Times are kept in seconds, memory in MiB, CPU as a share of one core, or things are counted; the
+unit says which. A line is `met`, `missed` or `void` (the machine was too uneasy to compare
+anything); `shown` has no target. None of these makes a run fail: that takes a broken function.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from bench.figures import Ratio, Rounds, median, pooled, quantile
 
-Unit = Literal["s", "MiB", "%", "rows", "things"]
+Unit = Literal["s", "MiB", "%", "count"]
 Verdict = Literal["met", "missed", "void", "shown"]
 
 
@@ -31,7 +31,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One figure. `target`: the most that is allowed, of the peer's ratio where there is a peer,
-    else of p50 (or of the worst, where `of_worst`)."""
+    else of p50 (or of the worst, where `of_worst`; of p99, where `of_p99`)."""
 
     benchmark: str
     what: str
@@ -42,6 +42,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     worst: float
     target: float | None = None
     of_worst: bool = False
+    of_p99: bool = False
     peer: Peer | None = None
     void: bool = False
     note: str = ""
@@ -51,6 +52,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         """The figure that the target is about."""
         if self.peer is not None:
             return self.peer.ratio
+        if self.of_p99:
+            return self.p99
         return self.worst if self.of_worst else self.p50
 
     @property
@@ -103,6 +106,8 @@ def peer(name: str, rounds: Rounds, found: Ratio) -> Peer:
 
 def amount(value: float, unit: Unit) -> str:
     """A figure with its unit, in three digits."""
+    if unit == "count":
+        return f"{value:.0f}"
     if unit != "s":
         return f"{value:.3g} {unit}"
     for factor, name in ((1.0, "s"), (1e3, "ms")):
@@ -123,7 +128,8 @@ def cells(row: Line) -> tuple[str, ...]:
     target = ""
     if row.target is not None:
         limit = f"{row.target:g}x" if other is not None else amount(row.target, row.unit)
-        target = ("worst " if row.of_worst else "") + f"<= {limit}"
+        of = "worst " if row.of_worst else "p99 " if row.of_p99 else ""
+        target = f"{of}<= {limit}"
     return (
         row.what,
         str(row.count),

@@ -38,7 +38,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     bursts: int = 3
     counts: tuple[int, ...] = (110, 500)
     budget: float = 120.0
-    window: float = 20.0
+    window: float = 60.0
     width: int = 16
     bound: float = 0.05
     restarts: int = 20
@@ -48,7 +48,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FULL = Effort()
-QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=5.0, bound=0.10,
+QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=31.0, bound=0.10,
                restarts=4, damages=1, churn=600, living=200)  # fmt: skip
 
 
@@ -87,11 +87,11 @@ class Scene:
         addresses = tuple(a for a in found if (6 if ":" in a else 4) in families)
         return Place(node=made, addresses=addresses)
 
-    def with_agent(self, families: Sequence[int]) -> Place:
-        """A node with an agent of weft's."""
+    def with_agent(self, families: Sequence[int], more: str = "") -> Place:
+        """A node with an agent of weft's; `more` settings, as the file has them."""
         place = self.node(families)
         names: dict[tuple[int, ...], cluster.Families] = {(4,): "ipv4", (6,): "ipv6"}
-        settings = cluster.settings(names.get(tuple(families), "dual"))
+        settings = cluster.settings(names.get(tuple(families), "dual")) + more
         agent = cluster.start_agent(place.node, settings)
         return msgspec.structs.replace(place, agent=agent)
 
@@ -104,6 +104,12 @@ class Scene:
         conflist = msgspec.json.decode(DEFAULT_CONFLIST)
         conflist["plugins"][0] |= keys
         return self._worker(place, Side, conflist, str(cluster.BINS), place.agent)
+
+    def within(self, place: Place, make: Any, *arguments: Any) -> Worker:
+        """A worker of another kind on this node: `make(*arguments)` is called there."""
+        worker = Worker(place.node, make, *arguments)
+        self._stack.callback(worker.close)
+        return worker
 
     def without_agent(self) -> Worker:
         """A worker on a node with the launcher, where no agent runs."""

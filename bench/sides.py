@@ -8,6 +8,7 @@ sample.
 from __future__ import annotations
 
 import time
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,30 @@ class Side:
         )
         said = [rates.measure(stream, rate, seconds=seconds) for _ in range(windows)]
         return [(each.packets, each.payload) for each in said]
+
+    def words(self) -> dict[str, str]:
+        """The link, addresses and hardware address of one container that is attached."""
+        of = next(each for each in self._used if each.result)
+        host, pod = of.result["interfaces"]
+        found = {"link": host["name"], "mac": pod["mac"], "four": of.ip(4), "six": of.ip(6)}
+        return {name: str(value) for name, value in found.items()}
+
+    def churn(self, count: int, width: int) -> dict[str, Any]:
+        """As many ADDs, in turn with the DELs of all that is attached; one must be able to talk."""
+        self.prepare(count)
+        old = [each for each in self._used if each.result]
+        new = [self._take() for _ in range(count)]
+        courses: list[execution.Course] = []
+        for leaving, coming in zip_longest(old, new):
+            courses += [self.network.delete(leaving)] if leaving else []
+            courses += [self.network.add(coming)] if coming else []
+        done = execution.race(courses, width)
+        for container in old:
+            self._used.remove(container)
+            entering.remove(Path(container.path))
+        if not done.failures and new:
+            self._listener.hear(new[-1])
+        return done._asdict()
 
     def detach(self, width: int) -> dict[str, Any]:
         """DEL of everything that is attached."""

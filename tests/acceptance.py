@@ -241,6 +241,14 @@ class Host:
                 return int(line.split()[1]) // 1024
         raise AssertionError("the agent has no memory")
 
+    def memory_left(self, before: float, patience: float = 5.0) -> int:
+        """The agent's memory once it is no more than before, or patience is over: what a burst
+        took is given back a second or two after its last request."""
+        deadline = time.monotonic() + patience
+        while (now := self.memory) > before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return now
+
     @property
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))

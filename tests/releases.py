@@ -98,7 +98,7 @@ def lay_previous(root: Path) -> tuple[Laid, str]:
     """The release before this one, and what has to be said of it: empty, or NO_HISTORY."""
     commit, version = previous_commit()
     if commit:
-        archive = _git("archive", "--format=tar", commit, "src", "native")
+        archive = _git("archive", "--format=tar", commit, "src", "native", "deploy")
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             # Python before 3.11.4, Debian 12's among them, knows no filters; it is our own archive
             how: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}

@@ -6,6 +6,7 @@ a sample that the seed draws. docs/crash-safety.md says what is promised.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,7 @@ from weft.lab.crash.faults import Fault, faults
 from weft.lab.crash.plan import Plan, Report, Trial
 from weft.lab.crash.stage import BYSTANDERS, SUBJECTS
 from weft.lab.crash.sweep import Sweeper
-from weft.lab.crash.tracing import Point
+from weft.lab.crash.tracing import MAIN, Injection, Point, Watching
 
 SEED = 2
 ALL = 1000
@@ -58,7 +59,17 @@ def test_a_launcher_killed_at_any_effect_leaves_what_one_verb_removes(
 def test_an_agent_killed_at_any_effect_leaves_what_one_verb_removes(
     sweeper: Sweeper, count: int
 ) -> None:
-    plan = Plan(victims=("agent",), limit=count, seed=SEED)
+    verbs = ("ADD", "DEL", "CHECK", "GC", "START")
+    plan = Plan(verbs=verbs, victims=("agent",), limit=count, seed=SEED)
+    _judge(sweeper.carry_out(plan, print), count)
+
+
+@pytest.mark.matrix(id="T03 commands", full=ALL, reduced=1)
+def test_a_teardown_or_a_closing_killed_at_any_effect_can_be_given_again(
+    sweeper: Sweeper, count: int
+) -> None:
+    """Or an agent be started instead; the node is given back wholly in the end."""
+    plan = Plan(verbs=("TEARDOWN", "CLOSE-BOOT"), limit=count, seed=SEED)
     _judge(sweeper.carry_out(plan, print), count)
 
 
@@ -74,6 +85,21 @@ def test_a_call_that_fails_gives_a_clean_answer_and_the_state_before(
         seed=SEED,
     )
     _judge(sweeper.carry_out(plan, print), count)
+
+
+def test_a_queued_del_that_failed_is_tried_again_within_seconds(sweeper: Sweeper) -> None:
+    """An agent that cannot send can neither answer nor do what the launcher then queues."""
+    stage = sweeper.player.stage()
+    stage.must("ADD", SUBJECTS[0])
+    already = len(stage.logged())
+    refused = Injection("sendto", "inject=sendto:error=EMFILE:when=1+")
+    with Watching(stage.pid, stage.log, only=MAIN, injection=refused):
+        assert stage.send("DEL", SUBJECTS[0]).status == 0
+        deadline = time.monotonic() + 20
+        while "NotDrained" not in stage.logged()[already:]:
+            assert time.monotonic() < deadline, "the queue was not looked at"
+            time.sleep(0.02)
+    assert stage.left() == []
 
 
 CHANGES = (
@@ -102,7 +128,7 @@ CHANGES = (
 
 def test_a_glimpse_sees_whatever_a_look_sees(sweeper: Sweeper) -> None:
     """The sweep compares octets of dumps first: they must differ when anything does."""
-    stage = sweeper.player.stage
+    stage = sweeper.player.stage()
     for change, back, pod in CHANGES:
         assert not stage.differs(), f"before {change}"
         assert stage.node.run(["sh", "-ec", change], pod=pod).returncode == 0, change

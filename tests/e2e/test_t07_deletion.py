@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from itertools import count as counter
 
 import pytest
 
 from acceptance import Ask, Host, ask, host_link, problems
+from weft.lab import truth
+from weft.lab.nodes import CLEAN_PATH
 
 
 def _abuse(host: Host, number: int) -> Iterator[Ask]:
@@ -83,3 +86,23 @@ def test_after_a_deletion_nothing_of_the_attachment_is_left_in_either_namespace(
         assert not host.shell(f"ip -{family} route show {address}").strip()
     assert host.send(ask("ADD", "gone")).status == 0
     host.drop("gone")
+
+
+RENAMING = "for link in /sys/class/net/wf*; do ip link set ${link##*/} name x${link##*/wf}; done"
+
+
+@pytest.mark.matrix(id="T07 renamed", full=200, reduced=8)
+def test_a_link_that_is_renamed_in_the_midst_of_its_deletion_goes(host: Host, count: int) -> None:
+    """While the kernel renames a link it finds it under neither name."""
+    names = [f"pod-{number}" for number in range(8)]
+    host.make(names)
+    for _ in range(0, count, len(names)):
+        assert not problems(host.storm([ask("ADD", name) for name in names]))
+        quoted = ["sh", "-c", f"{RENAMING} 2>/dev/null"]
+        renaming = host.node.popen(quoted, env={"PATH": CLEAN_PATH}, stdin=subprocess.DEVNULL)
+        try:
+            assert not problems(host.storm([ask("DEL", name) for name in names]))
+        finally:
+            renaming.wait(timeout=30)
+        assert set(truth.links(host.node.network)) == {"lo", "eth0"}
+    host.unmake(names)

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
+from bench.damages import DAMAGES, FOREIGN, FOREIGN_RULES, Damage
 
 from acceptance import SLACK, Host, host_link, watched
-from damages import DAMAGES, FOREIGN, FOREIGN_RULES, Damage
 from lies import HOST_MAC, Liar, honest
 from weft.lab import frames
 from weft.lab.ears import Ear, Mouth, nonce
@@ -162,7 +162,7 @@ def _site(made: Host) -> Iterator[Site]:
             host.drop(pod.name)
 
 
-@pytest.mark.matrix(id="T17", full=10 * len(DAMAGES), reduced=9)
+@pytest.mark.matrix(id="T17", full=10 * len(DAMAGES), reduced=7)
 def test_protected_rules_resist_and_other_damage_is_mended_with_nothing_forged_passing(
     new_host: Callable[..., Host], count: int
 ) -> None:
@@ -174,7 +174,7 @@ def test_protected_rules_resist_and_other_damage_is_mended_with_nothing_forged_p
                 site.suffer(damage)
 
 
-@pytest.mark.matrix(id="T17", full=10 * len(RULES), reduced=4)
+@pytest.mark.matrix(id="T17", full=10 * len(RULES), reduced=3)
 def test_damage_to_rules_that_are_not_protected_is_mended_within_a_moment(
     new_host: Callable[..., Host], count: int
 ) -> None:

@@ -154,7 +154,7 @@ def _contested(host: Host) -> list[str]:
     return [why["message"] for why in status["warnings"] if why["reason"] == "contested"]
 
 
-@pytest.mark.matrix(id="T17", full=30, reduced=2)
+@pytest.mark.matrix(id="T17", full=30, reduced=1)
 def test_who_fights_back_costs_next_to_nothing_is_named_and_mended_when_it_stops(
     new_host: Callable[..., Host], count: int
 ) -> None:

@@ -17,6 +17,7 @@ JOURNAL = "/run/weft/journal.db"
 STORE = "/var/lib/weft/store.db"
 FILES = (JOURNAL, f"{JOURNAL}-wal", STORE, f"{STORE}-wal")
 REBUILT = 10.0  # seconds
+SMALL = "/run/small"  # where the node has a file system of its own: /mnt is the machine's
 
 
 def _tidy(host: Host) -> None:
@@ -107,11 +108,11 @@ def test_store_and_journal_lost_together_are_made_again(
     assert host.shell("cat /var/lib/weft/given.json") == before
 
 
-def test_a_lost_store_gets_its_objects_back(host: Host, pods: dict[str, Answer]) -> None:
+def test_an_emptied_store_gets_its_objects_back(host: Host, pods: dict[str, Answer]) -> None:
     host.weft("label", "namespace", "blue", "team=a")
     before = host.weft("get", "ippools", "-o", "json")
     host.end()
-    host.shell(f"rm -f {STORE}*")
+    host.shell(f"rm -f {STORE}*; touch {STORE}")
     host.start()
     _all_there(host, pods)
     spec = [item["spec"] for item in json.loads(before)["items"]]
@@ -143,20 +144,20 @@ def test_a_full_disk_refuses_add_lets_del_pass_and_is_recovered_from(
     """The journal's file system is full: a tmpfs as small as what is on it."""
     host.make(["refused"])
     host.shell(
-        "size=$(du -sk /run/weft | cut -f1); mount -t tmpfs -o size=$((size + 8))k,mode=700 "
-        "tmpfs /mnt; mount --make-private /mnt"
+        f"size=$(du -sk /run/weft | cut -f1); mkdir {SMALL}; mount -t tmpfs -o "
+        f"size=$((size + 8))k,mode=700 tmpfs {SMALL}; mount --make-private {SMALL}"
     )
     try:
         _on_a_small_disk(host, pods)
     finally:
-        host.shell("umount -l /run/weft 2>/dev/null || true; umount -l /mnt || true")
+        host.shell(f"umount -l /run/weft 2>/dev/null || true; umount -l {SMALL}; rmdir {SMALL}")
         host.restart()
     host.unmake(["refused"])
 
 
 def _on_a_small_disk(host: Host, pods: dict[str, Answer]) -> None:
     host.end()
-    host.shell("cp -a /run/weft/. /mnt/; mount --bind /mnt /run/weft")
+    host.shell(f"cp -a /run/weft/. {SMALL}/; mount --bind {SMALL} /run/weft")
     host.start()
     host.shell("dd if=/dev/zero of=/run/weft/filler bs=1k 2>/dev/null || true")
     deadline = time.monotonic() + REBUILT * SLACK
@@ -170,14 +171,14 @@ def _on_a_small_disk(host: Host, pods: dict[str, Answer]) -> None:
     gone = next(iter(pods))
     assert host.send(ask("DEL", gone)).status == 0
     assert not problems([host.send(ask("STATUS"))], status=1, code=50)
-    host.shell("rm /run/weft/filler; mount -o remount,size=16m /mnt")
+    host.shell(f"rm /run/weft/filler; mount -o remount,size=16m {SMALL}")
     freed = time.monotonic()
     while host.send(ask("STATUS")).status != 0 and time.monotonic() < freed + REBUILT * SLACK:
         time.sleep(0.2)
     pods[gone] = host.send(ask("ADD", gone))
     assert pods[gone].status == 0
     host.shell("umount -l /run/weft; true")
-    host.shell("cp -a /mnt/journal.db* /run/weft/ 2>/dev/null || true")
+    host.shell(f"cp -a {SMALL}/journal.db* /run/weft/ 2>/dev/null || true")
 
 
 @pytest.mark.matrix(id="T36 rebuild", full=1000, reduced=40)

@@ -60,7 +60,7 @@ def _settled(before: snapshot.Snapshot, host: Host, kept: Counter[str]) -> list[
 def _agrees(host: Host) -> None:
     """No address without an owner, or with two. Asked again for a while: a pod that is just being
     taken away may have lost its link already."""
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 5.0 * SLACK
     while True:
         try:
             host.weft("ipam", "check")

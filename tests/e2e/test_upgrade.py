@@ -138,7 +138,7 @@ def test_an_agent_that_does_not_serve_is_replaced_by_the_old_one(
     service.write_text(text.replace(begin, "raise OSError('broken')", 1))
     pod = kept.add("pod")
     before = kept.snapshot()
-    said = kept.upgrade(broken, "--timeout", "2")
+    said = kept.upgrade(broken, "--timeout", "5")
     assert said.returncode == 1
     assert "everything was put back" in said.stderr
     assert "weft agent: broken" in said.stderr, "the end of the agent's log"

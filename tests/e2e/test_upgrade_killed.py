@@ -67,9 +67,10 @@ def _upgrade(host: KeptHost, new: Laid, arguments: Sequence[str], trace: Sequenc
 
 
 def _points(calls: Sequence[str]) -> list[Point]:
-    """Every call, counted as strace counts: each system call by itself."""
+    """Every call that did something, counted as strace counts: each system call by itself."""
     names = [line.split("(")[0] for line in calls]
-    return [(name, names[: place + 1].count(name)) for place, name in enumerate(names)]
+    counted = [(name, names[: place + 1].count(name)) for place, name in enumerate(names)]
+    return [point for point, line in zip(counted, calls, strict=True) if ") = -1 E" not in line]
 
 
 def _kill_at(point: Point) -> list[str]:
@@ -99,7 +100,7 @@ def _points_of_an_upgrade(
 
 @pytest.mark.matrix(id="T40 killed", full=1000, reduced=1)
 def test_an_upgrade_killed_anywhere_is_finished_or_undone_by_the_next(
-    kept: KeptHost, releases: Releases, count: int
+    kept: KeptHost, releases: Releases, count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At every change that it makes, and the agent with it; the node soon has an agent, which
     could read what it found. Reduced: on the way up, when the link is about to move."""
@@ -117,6 +118,8 @@ def test_an_upgrade_killed_anywhere_is_finished_or_undone_by_the_next(
     for there, again in ((back, []), ([], back)):
         goal, origin = (old, new) if there else (new, old)
         points = _points_of_an_upgrade(kept, new, there, again)[:count]
+        with capsys.disabled():
+            print(f"\nT40: killed at {len(points)} points of an upgrade {' '.join(there)}")
         for number, point in enumerate(points):
             _good(kept.upgrade(new, *again))
             assert _is(kept, origin), point
@@ -171,7 +174,7 @@ def _leave_asked(host: KeptHost, releases: Releases) -> None:
 
 @pytest.mark.matrix(id="T40 giving way", full=1000, reduced=1)
 def test_an_agent_killed_while_it_gives_way_is_followed_by_one_that_serves(
-    kept: KeptHost, releases: Releases, count: int
+    kept: KeptHost, releases: Releases, count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At every change that it makes to journal and store, with nobody left to help. Reduced: when
     it has written half."""
@@ -181,6 +184,8 @@ def test_an_agent_killed_while_it_gives_way_is_followed_by_one_that_serves(
     points = [("pwrite64", 3)]
     if count > 1:
         points = _points_of_giving_way(kept, releases)[:count]
+        with capsys.disabled():
+            print(f"\nT40: killed at {len(points)} points of giving way")
     for point in points:
         where = f"killed at {point}"
         _leave_asked(kept, releases)

@@ -12,7 +12,8 @@ import socket
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 
@@ -152,6 +153,17 @@ def _rename(node: Node, key: AttachmentKey) -> None:
     ip(node, "link", "set", key.host_link, "name", "stolen0")
 
 
+@contextmanager
+def _awake_later(pid: int) -> Iterator[None]:
+    """Let a stopped agent go on once it has been asked something."""
+    awake = Timer(0.5, os.kill, (pid, signal.SIGCONT))
+    awake.start()
+    try:
+        yield
+    finally:
+        awake.join()
+
+
 @pytest.mark.parametrize("journal", ["kept", "lost"])
 def test_a_link_that_was_renamed_while_no_agent_ran_is_called_back(
     node: Node, bare_pod: Callable[[str], Path], journal: str
@@ -174,6 +186,33 @@ def test_a_link_that_was_renamed_while_no_agent_ran_is_called_back(
     assert "stolen0" not in ip(node, "-br", "link")
 
 
+def test_a_link_whose_name_was_taken_while_no_agent_ran_keeps_its_pods_addresses(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    runtime = cluster.runtime(node)
+    pods = {name: Attachment(container=name, netns=f"/run/netns/{name}") for name in ("p", "q")}
+    for name in pods:
+        bare_pod(name)
+    key = AttachmentKey(runtime.network, "p", "eth0")
+    first = runtime.add(pods["p"])
+    os.kill(pid, signal.SIGKILL)
+    _rename(node, key)
+    ip(node, "link", "add", key.host_link, "type", "bridge")
+    cluster.start_agent(node)
+    second = runtime.add(pods["q"])
+    assert "LinkMisnamed" in node.path(cluster.AGENT_LOG).read_text()
+    assert first.result and second.result
+    given = [{ip["address"] for ip in each["ips"]} for each in (first.result, second.result)]
+    assert not given[0] & given[1]
+    assert runtime.delete(pods["p"]).is_good
+    shown = ip(node, "-br", "link")
+    assert "stolen0" not in shown
+    assert key.host_link in shown
+    ip(node, "link", "delete", key.host_link)
+    assert runtime.delete(pods["q"]).is_good
+
+
 def test_a_link_that_was_renamed_goes_with_its_attachment(
     node: Node, bare_pod: Callable[[str], Path]
 ) -> None:
@@ -184,14 +223,13 @@ def test_a_link_that_was_renamed_goes_with_its_attachment(
     key = AttachmentKey(runtime.network, "c1", "eth0")
     assert runtime.add(wanted).is_good
     os.kill(pid, signal.SIGSTOP)  # it hears of the other name and of the DEL in one turn
-    awake = Timer(0.5, os.kill, (pid, signal.SIGCONT))
-    awake.start()
     try:
         _rename(node, key)
         ip(node, "link", "add", key.host_link, "type", "bridge")  # and the name is taken
-        assert runtime.delete(wanted).is_good
+        with _awake_later(pid):
+            assert runtime.delete(wanted).is_good
     finally:
-        awake.join()
+        os.kill(pid, signal.SIGCONT)
     shown = ip(node, "-br", "link")
     assert "stolen0" not in shown
     assert key.host_link in shown
@@ -255,16 +293,81 @@ def test_a_node_whose_rules_were_taken_away_while_they_change_is_ready_at_once(
     runtime = cluster.runtime(node)
     wanted = Attachment(container="c1", netns="/run/netns/p")
     os.kill(pid, signal.SIGSTOP)  # it hears of the flush together with the ADD
-    awake = Timer(0.5, os.kill, (pid, signal.SIGCONT))
-    awake.start()
     try:
         assert node.run(["nft", "delete", "table", "inet", "weft"]).returncode == 0
-        first = runtime.add(wanted)  # claims a block, which changes the rules
+        with _awake_later(pid):
+            first = runtime.add(wanted)  # claims a block, which changes the rules
     finally:
-        awake.join()
+        os.kill(pid, signal.SIGCONT)
     assert first.is_good or runtime.add(wanted).is_good
     assert runtime.status().is_good
     log = node.path(cluster.AGENT_LOG).read_text()
     assert "NodeNotProgrammed" not in log
     assert runtime.check(wanted).is_good
     assert runtime.delete(wanted).is_good
+
+
+def test_a_link_with_a_record_of_nobodys_is_named_and_one_that_was_renamed_is_none(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    assert runtime.add(wanted).is_good
+    ip(node, "link", "add", "ghost0", "type", "veth", "peer", "name", "ghost1")
+    alias = "weft:1 weft ghost eth0 0a0000000001 m46 10.244.0.99"
+    ip(node, "link", "set", "ghost0", "alias", alias)
+    os.kill(pid, signal.SIGSTOP)  # it has not heard of the other name when it is asked
+    try:
+        _rename(node, AttachmentKey(runtime.network, "c1", "eth0"))
+        environment = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "COLUMNS": "300"}
+        command = [sys.executable, "-m", "weft.main", "ipam", "check"]
+        with _awake_later(pid):
+            done = node.run(command, env=environment)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    said = done.stdout.decode()
+    assert done.returncode == 1
+    assert "ip link delete ghost0" in said
+    assert "vanished" not in said
+    ip(node, "link", "delete", "ghost0")
+    assert runtime.delete(wanted).is_good
+
+
+def test_addresses_of_the_hosts_loopback_link_are_left_alone(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    link = AttachmentKey(runtime.network, "c1", "eth0").host_link
+    assert runtime.add(wanted).is_good
+    for address in ("192.0.2.5/32", "2001:db8::5/128"):
+        ip(node, "address", "add", address, "dev", "lo")
+    ip(node, "address", "add", "192.0.2.6/32", "dev", link)  # this one goes: they were heard of
+    _wait(lambda: "192.0.2.6" not in ip(node, "address", "show", "dev", link), 10.0)
+    found = ip(node, "-br", "address", "show", "dev", "lo").split()
+    assert {"127.0.0.1/8", "::1/128", "192.0.2.5/32", "2001:db8::5/128"} <= set(found)
+    assert runtime.delete(wanted).is_good
+
+
+def test_a_foreign_link_with_the_name_of_one_that_went_is_not_taken_for_it(
+    node: Node, bare_pod: Callable[[str], Path]
+) -> None:
+    pid = cluster.start_agent(node)
+    bare_pod("p")
+    runtime = cluster.runtime(node)
+    wanted = Attachment(container="c1", netns="/run/netns/p")
+    link = AttachmentKey(runtime.network, "c1", "eth0").host_link
+    assert runtime.add(wanted).is_good
+    os.kill(pid, signal.SIGKILL)
+    ip(node, "link", "delete", link)
+    ip(node, "link", "add", link, "type", "bridge")
+    cluster.start_agent(node)
+    assert "no attachment" in runtime.check(wanted).failure
+    ip(node, "address", "add", "192.0.2.6/32", "dev", link)
+    assert runtime.delete(wanted).is_good
+    assert "192.0.2.6" in ip(node, "address", "show", "dev", link)
+    ip(node, "link", "delete", link)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import select
-import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -38,7 +37,7 @@ from guarded_node import (
 from namespace_fixture import new_namespace, on_a_node
 
 from weft.drivers.removal import delete_links
-from weft.kernel.namespaces import entered
+from weft.lab.haste import Hasty
 from weft.model.attachment import HOST_MAC
 from weft.render.ruleset import DROPS, node_rows
 from weft.rows.base import Row
@@ -308,32 +307,6 @@ def _of(row: Row) -> str:
 # -- from the first moment
 
 
-def _sender(namespace: int, wanted: list[bytes]) -> int:
-    """A process in the pod that sends on eth0 from the moment in which there is one."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        signal.alarm(60)
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # beside the node, not instead of it
-        with entered(namespace):
-            raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        while True:
-            try:
-                raw.bind(("eth0", 0))
-                break
-            except OSError:
-                continue
-        while True:
-            for frame in wanted:
-                try:
-                    raw.send(frame)
-                except OSError:
-                    continue  # the link is not up yet
-    finally:
-        os._exit(0)
-
-
 def _early(node: GuardedNode, number: int, victim_mac: bytes) -> list[bytes]:
     """What the sender tries: foreign addresses, foreign hardware address, advertisements."""
     me = promise(f"early{number}", 20)
@@ -375,17 +348,13 @@ def _one_early_sender(node: GuardedNode, number: int) -> int:
     attachment = promise(f"early{number}", 20)
     inside = new_namespace()
     before = node.dropped("spoofed")
-    child = _sender(inside, _early(node, number, node.victim.mac))
-    try:
+    with Hasty(f"/proc/self/fd/{inside}", _early(node, number, node.victim.mac)):
         node.engine.apply(attachment.key.container, rows_of(attachment), inside)
         ends = tap(inside, "eth0")
         for _ in range(20):  # the sender's frames are seen leaving: it is at work
             assert select.select([ends], [], [], 10)[0]
             ends.recv(2048)
         ends.close()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
     names = node.engine.withdraw(attachment.key.container)
     assert set(delete_links(names).values()) <= {0}
     os.close(inside)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import select
 
 import pytest
 from namespace_fixture import new_namespace, on_a_node
 
-from weft.kernel import links, routes, rtnetlink
+from weft.kernel import links, routes, rtnetlink, sysctl
 from weft.kernel.namespaces import entered
 from weft.kernel.netlink import (
     NLM_F_DUMP_INTR,
@@ -141,6 +142,24 @@ def test_routes_come_back_as_written_and_twice_is_no_error() -> None:
     assert by_table == [wanted[2]]
     pod.transact([routes.delete_route(entry) for entry in reversed(wanted)])
     assert dumped(pod, index) == set()
+
+
+@on_a_node
+def test_the_prefix_of_an_address_that_the_kernel_gives_tells_its_link() -> None:
+    host, pod, _ = pair()
+    index = number(host, HOST_END.name)
+    told: list[int | None] = []
+    with rtnetlink.open_socket(groups=(routes.RTNLGRP_IPV6_ROUTE,)) as ear:
+        pod.transact([links.set_up(number(pod, "eth0"))])
+        host.transact([links.set_up(index)])
+        while index not in told:
+            assert select.select([ear], [], [], 10)[0], f"not told, only {told}"
+            told += [routes.prefix_link(body) for _, _, _, body in frames(ear.receive())]
+    assert set(told) == {None, index}
+    host.transact([links.set_addr_gen_mode(index, 1), links.set_accept_redirects(index, 0)])
+    for path, value in (("ipv6", "addr_gen_mode = 1"), ("ipv4", "accept_redirects = 0")):
+        name, _, wanted = value.partition(" = ")
+        assert sysctl.read(f"net/{path}/conf/{HOST_END.name}/{name}") == wanted
 
 
 @on_a_node

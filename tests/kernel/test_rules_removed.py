@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from namespace_fixture import on_a_node
 
-from weft.cli.break_glass import keepers, rules
+from weft.cli.break_glass import command, keepers, rules
 from weft.cli.break_glass.keepers import read_units, role_of
 from weft.drivers.engine import Engine
 from weft.drivers.rules import Rules, RulesTransport
@@ -193,6 +194,22 @@ def test_contents_that_cannot_be_read_keep_nobody_from_removing_them() -> None:
     assert ran.status == 0, ran.err
     assert [t["contents"] for t in ran.json["tables"]] == [None, None]
     assert _tables() == []
+
+
+@on_a_node
+def test_a_listener_whose_process_is_not_seen_is_warned_of_and_not_called() -> None:
+    with TemporaryDirectory() as place:
+        command.SOCKET = str(Path(place, "agent.sock"))
+        assert Ran("--dry-run", "-o", "json").json["warnings"] == []
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(command.SOCKET)
+            assert Ran("--dry-run", "-o", "json").json["warnings"] == [], "it does not listen yet"
+            listener.listen()
+            listener.setblocking(False)
+            (warning,) = Ran("--dry-run", "-o", "json").json["warnings"]
+            assert command.SOCKET in warning
+            with pytest.raises(BlockingIOError):
+                listener.accept()
 
 
 def _systemctl(place: Path, answer: str) -> Path:

@@ -34,6 +34,12 @@ def test_deadline_is_about_the_worst_sample() -> None:
     assert line("deadlines", "ADD", samples, target=2.0).verdict == "met"
 
 
+def test_repairs_are_judged_by_their_99th_percentile() -> None:
+    samples = [[0.1] * 150 + [9.0]]
+    assert line("repair", "all", samples, target=1.0, of_p99=True).verdict == "met"
+    assert line("repair", "all", [[0.1] * 50 + [9.0]], target=1.0, of_p99=True).verdict == "missed"
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "shown"),
     [

@@ -67,8 +67,31 @@ def test_a_point_is_found_again_by_its_name() -> None:
 def test_opening_a_file_is_an_effect_only_if_it_may_make_it() -> None:
     assert not is_effect("openat", 'AT_FDCWD, "/run/x", O_RDONLY|O_CLOEXEC')
     assert is_effect("openat", 'AT_FDCWD, "/run/x", O_WRONLY|O_CREAT|O_EXCL, 0600')
-    assert can_fail("openat", 'AT_FDCWD, "/run/x", O_RDONLY|O_CLOEXEC')
-    assert is_effect("sendto", "") and not is_effect("recvfrom", "") and can_fail("recvfrom", "")
+    assert can_fail("openat")
+    assert is_effect("sendto", "") and not is_effect("recvfrom", "") and can_fail("recvfrom")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "effect"),
+    [
+        (["0x12"], False),  # RTM_GETLINK
+        (["0x10"], True),  # RTM_NEWLINK, or the begin of a batch
+        (["0x11"], True),  # RTM_DELLINK
+        (["0xa0d", "0xa0d"], False),  # NFT_MSG_GETSETELEM
+        (["0x10", "0xa0e", "0x11"], True),
+        (["0xa0d", "0xa0e"], True),
+        (["RTM_GETROUTE"], False),
+        (["RTM_NEWROUTE"], True),
+        ([], True),
+    ],
+)
+def test_a_question_to_the_kernel_is_no_effect(kinds: list[str], effect: bool) -> None:
+    words = "5<NETLINK:[7]>, [" + ", ".join(
+        f"{{nlmsg_len=40, nlmsg_type={k} /* ? */" for k in kinds
+    )
+    assert is_effect("sendto", words) is effect
+    assert can_fail("sendto")
+    assert is_effect("sendto", words.replace("NETLINK", "UNIX"))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from weft.lab.demo import places
+from weft.lab.demo import places, service
 from weft.lab.demo.record import (
     Directory,
     File,
@@ -161,3 +162,19 @@ def test_every_place_is_in_the_footprint() -> None:
     spaces = [places.NETNS / name for name in (*places.CONTAINERS, places.OUTSIDE)]
     wanted = {str(p) for p in (*files, places.CONFLIST, places.SUPERVISOR, *units, *trees, *spaces)}
     assert wanted - names == set()
+
+
+@pytest.mark.parametrize("missing", [(), places.UNIT_NAMES[:1], places.UNIT_NAMES])
+def test_down_has_systemd_forget_the_units_that_are_left(
+    missing: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `down` that was cut short has removed some of them; the others are still enabled."""
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(places, "UNITS", tmp_path)
+    monkeypatch.setattr(places, "SYSTEMD", tmp_path)
+    monkeypatch.setattr(service, "_systemctl", lambda *words: asked.append(words))
+    left = [name for name in places.UNIT_NAMES if name not in missing]
+    for name in left:
+        (tmp_path / name).touch()
+    service.forget()
+    assert asked == ([("disable", "--quiet", "--now", *left)] if left else [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weft.agent.insistence import LATELY, OFTEN, Insistence
+from weft.agent.insistence import LATELY, OFTEN, PAUSE, Insistence
 
 RULE = ("docker", "from 10.244.0.0/16")
 OTHER = ("ufw", "from 10.244.0.0/16")
@@ -26,9 +26,9 @@ def test_who_is_asked_again_too_often_is_left_alone_and_others_are_not() -> None
     now = asked_again(subject, OFTEN)
     subject.told([OTHER], [], now)
     assert subject.told([RULE, OTHER], [], now) == ["docker"]
-    assert subject.spared(now) == {"docker": LATELY}
-    assert subject.spared(now + LATELY - 1) == {"docker": 1}
-    assert subject.spared(now + LATELY) == {}
+    assert subject.spared(now) == {"docker": PAUSE}
+    assert subject.spared(now + PAUSE - 1) == {"docker": 1}
+    assert subject.spared(now + PAUSE) == {}
 
 
 def test_asking_that_is_far_apart_is_no_fight() -> None:
@@ -47,6 +47,6 @@ def test_what_we_took_back_ourselves_may_be_asked_for_again() -> None:
 
 def test_fight_that_goes_on_is_counted_anew_after_the_pause() -> None:
     subject = Insistence()
-    now = asked_again(subject, OFTEN + 1) + LATELY
+    now = asked_again(subject, OFTEN + 1) + PAUSE
     assert asked_again(subject, OFTEN - 1, now=now) and subject.spared(now + OFTEN) == {}
     assert subject.told([RULE], [], now + OFTEN) == ["docker"]

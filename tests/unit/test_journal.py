@@ -1,10 +1,12 @@
 """The journal survives kill -9, knows its boot, and refuses what it cannot read."""
 
+import errno
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from weft.agent import journal_file
 from weft.agent.journal import FORMAT, Journal
 from weft.model.attachment import (
     ALIAS_LIMIT,
@@ -200,4 +202,37 @@ def test_a_journal_is_not_written_anew_where_others_can_write(tmp_path: Path, tr
         journal.renew(content)
         assert journal.trouble == ""
         assert list(journal.attachments()) == [attachment()]
+    journal.close()
+
+
+def test_a_journal_that_cannot_be_opened_again_says_so_to_every_write_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "j", "boot1")
+    journal.put(attachment())
+    content = journal.read()
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        # the disk refuses everything: SQLite's log cannot even be removed when the file is closed
+        broken.setattr(journal, "_missing", lambda: None)
+        broken.setattr(journal, "_is_sound", lambda: False)
+        broken.setattr(journal_file, "set_aside", fail)
+        with pytest.raises(WeftError, match="Input/output error"):
+            journal.renew(content)
+        key = attachment().key
+        for write in (
+            lambda: journal.put(attachment()),
+            lambda: journal.drop(key),
+            lambda: journal.renew(content),
+            journal.read,
+        ):
+            with pytest.raises(WeftError, match="Input/output error") as caught:
+                write()
+            assert caught.value.reason == "journal-unwritable"
+    journal.renew(content)
+    assert journal.trouble == ""
+    assert list(journal.attachments()) == [attachment()]
     journal.close()

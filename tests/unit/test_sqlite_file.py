@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from weft.model.errors import Conflict, NotReady, Unsupported
+from weft.store import sqlite
 from weft.store.contract import ABSENT, Change
 from weft.store.sqlite import SqliteStore
-from weft.store.sqlite_file import FORMAT, KEPT
+from weft.store.sqlite_file import FORMAT, KEPT, Opened
 
 
 @pytest.fixture
@@ -248,6 +249,51 @@ def test_an_empty_file_is_a_new_store(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
     assert reopened_report(path) == ("", 0)
+
+
+def test_a_store_is_new_until_something_was_committed(path: Path) -> None:
+    """Who gives a lost store its objects back may be ended before the first of them."""
+
+    async def scenario() -> None:
+        for _ in range(2):
+            begun = SqliteStore(str(path))
+            assert begun.is_new
+            await begun.close()
+        filled = SqliteStore(str(path))
+        await filled.commit([Change(key="/a/b", value=b"1", expected=ABSENT)])
+        await filled.close()
+        again = SqliteStore(str(path))
+        assert not again.is_new
+        await again.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_cannot_be_opened_again_says_so_and_recovers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> Opened:
+        raise NotReady("the disk answers EIO", reason="store-unavailable")
+
+    async def scenario() -> None:
+        store = SqliteStore(str(path))
+        with monkeypatch.context() as broken:
+            broken.setattr(sqlite, "open_file", fail)
+            with pytest.raises(NotReady, match="EIO"):
+                store.renew({"/a/b": b"1"})
+        for use in (
+            store.get("/a/b"),
+            store.list("/"),
+            store.commit([Change(key="/a", value=b"")]),
+        ):
+            with pytest.raises(NotReady) as caught:
+                await use
+            assert caught.value.reason == "store-unavailable"
+        store.renew({"/a/b": b"1"})
+        assert [item.key for item in (await store.list("/")).items] == ["/a/b"]
+        await store.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_directory_in_place_of_the_file_is_an_error_not_damage(path: Path) -> None:

@@ -1,9 +1,14 @@
 """Tests of this checkout, run on another kernel: Debian's, in a virtual machine.
 
 virtme-ng boots the kernel with this machine's own file system below overlays, so the guest has
-the same checkout and the same Python environment, and nothing that it does stays. Without KVM the
-processor is emulated: a boot takes about eight seconds, and everything ten to forty times its
-time. So one boot runs all tests, and their results come back as JUnit XML in a shared directory.
+the same checkout and the same Python environment, and nothing that it does stays. The processor is
+emulated, everywhere alike, and everything takes ten to forty times its time. So one boot runs all
+tests, and their results come back as JUnit XML in a shared directory.
+
+The guest's clock counts its instructions (QEMU's icount), one nanosecond each, while it computes:
+a slow or busy host makes the guest take longer, but within it no time limit passes the sooner.
+What it waits for takes the host's time, so what is read again and again - Python, its modules, the
+checkout - is not read through the shared file system, but from the guest's memory.
 
 `./dev test vm` unpacks the kernel's package to `build/guest-kernel`; nothing is installed.
 """
@@ -11,10 +16,12 @@ time. So one boot runs all tests, and their results come back as JUnit XML in a 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -24,7 +31,10 @@ import msgspec
 CHECKOUT = Path(__file__).resolve().parents[2]
 KERNEL = CHECKOUT / "build" / "guest-kernel"
 MEMORY = "3G"
+CLOCK = "-icount shift=0,sleep=on -rtc clock=vm"
 BOOT_LIMIT = 120.0
+UNREAD = ("pip", "setuptools", "virtme", "mypy", "mypyc", "ruff")
+"""Of the Python environment, what no test in the guest reads."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +69,30 @@ def missing() -> str:
     return "" if (Path(sys.executable).parent / "vng").exists() else "virtme-ng is missing"
 
 
+def _warm(shared: Path) -> list[str]:
+    """Lines of a shell that lay what is read most over itself, from an archive."""
+    python = Path(os.path.realpath(sys.executable))
+    # not the whole checkout: the guest finds its kernel's modules below it
+    read = (f"{CHECKOUT}/src", f"{CHECKOUT}/tests", sys.prefix, sysconfig.get_path("stdlib"))
+    trees = [os.path.realpath(each) for each in read]
+    tools = [str(python), *filter(None, map(shutil.which, ("ip", "nft", "sh", "sysctl", "mount")))]
+    files = {str(Path(tool).resolve()) for tool in tools}
+    for tool in tuple(files):
+        said = subprocess.run(["ldd", tool], capture_output=True, text=True, check=False).stdout
+        files |= {str(Path(each).resolve()) for each in re.findall(r"(/\S+) \(0x", said)}
+    archive = shared / "warm.tar"
+    exclude = [f"--exclude={trees[-1]}/{name}" for name in ("site-packages", "test", "config-*")]
+    exclude += [f"--exclude={trees[-2]}/*/{name}" for name in UNREAD]
+    subprocess.run(
+        ["tar", "-P", "-cf", archive, *exclude, *trees, *sorted(files)], check=True, timeout=120
+    )
+    return [
+        "mkdir -p /run/warm && mount -t tmpfs warm /run/warm",
+        f"tar -xf {archive} -C /run/warm",
+        *(f"mount --bind /run/warm{each} {each}" for each in (*trees, *sorted(files))),
+    ]
+
+
 def run(tests: Sequence[str], shared: Path, *, limit: float, counts: str) -> Run:
     """Boot, run the tests one after another, power off. Raises AssertionError with the console's
     last lines where the guest did not come to its end within `limit` seconds."""
@@ -67,8 +101,7 @@ def run(tests: Sequence[str], shared: Path, *, limit: float, counts: str) -> Run
     script = shared / "run"
     arguments = " ".join(f"'{test}'" for test in tests)
     script.write_text(
-        "#!/bin/sh\n"
-        f"cd {CHECKOUT}\n"
+        "#!/bin/sh\n" + "".join(f"{line}\n" for line in _warm(shared)) + f"cd {CHECKOUT}\n"
         f"export PATH={os.environ['PATH']} WEFT_COUNTS={counts} WEFT_VENV={sys.prefix} HOME=/root\n"
         f"uname -r >{shared}/release\n"
         f"timeout --signal=INT --kill-after=30 {limit:.0f} "
@@ -93,7 +126,7 @@ def _boot(image: Path, script: Path, shared: Path, limit: float) -> str:
     binaries = Path(sys.executable).parent
     command = [
         str(binaries / "vng"), "--run", str(image), "--disable-kvm", "--force-9p", "--verbose",
-        "--cpus", str(os.cpu_count() or 1), "--memory", MEMORY,
+        "--cpus", "1", "--memory", MEMORY, f"--qemu-opts={CLOCK}",
         "--rwdir", str(shared), "--exec", str(script),
     ]  # fmt: skip
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"}
@@ -108,9 +141,11 @@ def _boot(image: Path, script: Path, shared: Path, limit: float) -> str:
     ) as machine:
         try:
             said, _ = machine.communicate(timeout=BOOT_LIMIT + limit)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
             os.killpg(machine.pid, signal.SIGKILL)
             said, _ = machine.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
     return said.decode(errors="replace")
 
 

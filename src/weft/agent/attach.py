@@ -8,6 +8,7 @@ the journal records the promise. A failure undoes what was begun and keeps every
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 
 from weft.agent.addresses import Addressed, Wish
@@ -204,7 +205,16 @@ class Attacher:
         """From the intent to the promise."""
         rows = rows_of(attachment, self._node)
         self._laps.lap("rows")
-        self._engine.apply(str(attachment.key), rows, netns, self._staged)
+        owner = str(attachment.key)
+        try:
+            self._engine.apply(owner, rows, netns, self._staged)
+        except KernelRefused as refusal:
+            # a table or set of ours is gone, where rules are not protected: before any effect
+            if refusal.errno != errno.ENOENT or self._engine.rows(owner):
+                raise
+            if not self._node.restore():
+                raise
+            self._engine.apply(owner, rows, netns, self._staged)
         attachment = attachment.having("ready")
         self._journal.put(attachment)
         self._attachments.put(attachment)

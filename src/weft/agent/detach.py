@@ -16,13 +16,10 @@ from itertools import starmap
 
 from weft.agent.ground import Ground
 from weft.agent.patience import patiently
-from weft.agent.reaper import Reaper
+from weft.agent.reaper import LOOK_AGAIN, PATIENCE, Reaper
 from weft.agent.turns import Turns
 from weft.model.attachment import Attachment, AttachmentKey, limiter_of
 from weft.model.errors import KernelRefused, WeftError
-
-RENAMED = 20
-"""Names under which a link is followed that somebody renames while it is being deleted."""
 
 
 class Detacher:
@@ -49,22 +46,28 @@ class Detacher:
     def vanished(self, attachment: Attachment) -> bool:
         """Whether the host's end is gone: the kernel deletes it with the container's namespace."""
         link = attachment.host_link
-        return self._reaper.gone(link) and self._called(self._engine.number(link)) in (None, link)
+        return self._reaper.gone(link) and self._called(self._engine.number(link)) is None
 
     def _called(self, number: int | None) -> str | None:
         """What our link is called now: somebody may have renamed it. None: it is gone."""
         return self._name_of(number) if number is not None else None
 
     async def _delete(self, link: str, number: int | None) -> None:
-        """Delete our link, also if somebody renames it meanwhile. Raises KernelRefused."""
-        name = link
-        for _ in range(RENAMED):
+        """Delete our link, also if somebody renames it meanwhile. Raises KernelRefused.
+
+        For a grace period the kernel finds a link that is renamed under neither name, but by its
+        number, with the new name (dev_change_name).
+        """
+        name, deadline = link, time.monotonic() + PATIENCE
+        while True:
             await self._reaper.delete(name, number)
             now = self._called(number)
-            if now is None or now == name:  # gone or just going, or not ours any more
-                return
+            if now is None or (now == name and not self._reaper.gone(name)):
+                return  # gone, or not ours any more
+            if time.monotonic() > deadline:
+                raise KernelRefused(errno.EBUSY, "delete link", link, f"it is called {now} now")
             name = now
-        raise KernelRefused(errno.EBUSY, "delete link", link, "somebody renames it again and again")
+            await asyncio.sleep(LOOK_AGAIN)
 
     async def _delete_all(self, numbers: Mapping[str, int | None]) -> None:
         """As `_delete`, several at once; every one is tried."""

@@ -30,7 +30,7 @@ from weft.wire.status import ForeignFirewall, Why
 
 GATHER = 0.1  # seconds between an announcement and the look: programs change much at once
 PAUSE = 0.4  # seconds between two looks at least, and
-SHARE = 20  # times what the last look took, so that looking is a twentieth of a core at most
+SHARE = 20  # times what the last look cost, so that looking is a twentieth of a core at most
 SWEEP = 30.0  # seconds between two looks where changes are not announced
 
 
@@ -122,7 +122,8 @@ class Firewalls:
             except BaseException:
                 self._news.set()  # what was announced has not been seen
                 raise
-            await asyncio.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
+            cost = self.seen.cost if self.seen is not None else 0.0
+            await asyncio.sleep(max(PAUSE, SHARE * cost))
 
     def _patience(self) -> float | None:
         """How long to wait for news; None where everything is announced."""
@@ -173,5 +174,5 @@ class Firewalls:
                 "Contested",
                 NAMES[owner],
                 f"somebody has taken our rules away {self._insistence.often} times within "
-                f"{self._insistence.lately:.0f} s; left alone as long",
+                f"{self._insistence.lately:.0f} s; left alone for {self._insistence.pause:.0f} s",
             )

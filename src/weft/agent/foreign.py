@@ -7,6 +7,8 @@ is taken back. Every step is idempotent: a look that was cut short is made good 
 
 from __future__ import annotations
 
+import resource
+import time
 from pathlib import Path
 
 import msgspec
@@ -40,17 +42,20 @@ FAMILIES = {4: Family.IPV4, 6: Family.IPV6}
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What was found and done. `asked` and `taken_back` are (firewall, words); `troubles` is what
-    went wrong, a sentence each; `legacy`: there are filters whose changes nobody announces."""
+    went wrong, a sentence each; `legacy`: there are filters whose changes nobody announces;
+    `cost`: seconds of a processor for reading and judging, those of programs among them."""
 
     judgements: tuple[Judgement, ...] = ()
     asked: tuple[tuple[str, str], ...] = ()
     taken_back: tuple[tuple[str, str], ...] = ()
     troubles: tuple[str, ...] = ()
     legacy: bool = False
+    cost: float = 0.0
 
 
 def look(order: Order) -> Seen:
     """Look, act, and look again where something was changed. What fails is among the troubles."""
+    began, cost = _spent(), 0.0
     deeds = Deeds()
     judgements: tuple[Judgement, ...] = ()
     ruleset = Ruleset()
@@ -59,6 +64,7 @@ def look(order: Order) -> Seen:
         ruleset = read_all(deeds.troubles)
         deeds.troubles += _unseen(question)
         judgements = judge(ruleset, question)
+        cost = _spent() - began  # asking is seldom, and bounded by agent.insistence
         if order.admit is not None:
             ask_all(order, ruleset, judgements, deeds)
         if deeds.asked or deeds.taken_back:
@@ -74,7 +80,14 @@ def look(order: Order) -> Seen:
         taken_back=tuple(deeds.taken_back),
         troubles=tuple(dict.fromkeys(deeds.troubles)),
         legacy=any(iptables.tables(version) for version in FAMILIES),
+        cost=cost,
     )
+
+
+def _spent() -> float:
+    """Processor time of this thread, and of the programs that this process has waited for."""
+    programs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.thread_time() + programs.ru_utime + programs.ru_stime
 
 
 def record_path(paths: PathSettings) -> Path:

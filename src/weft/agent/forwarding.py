@@ -148,20 +148,32 @@ def _carried_along(path: str, links: Iterable[str]) -> list[tuple[str, str, str]
     return [(other, value, value) for other, value in kept if sysctl.read(other) == value]
 
 
-def give_back(remembered: Iterable[tuple[str, str, str]], log: Log) -> None:
-    """Restore every value that is still ours: forwarding, what it carries along, accept_ra."""
+def give_back(remembered: Iterable[tuple[str, str, str]], log: Log) -> list[str]:
+    """Restore every value that is still ours: forwarding, what it carries along, accept_ra.
+
+    Returns the paths that could not be restored. Given again, it goes on where it was cut short.
+    """
     restored = False
+    failed = []
     for path, before, wrote in sorted(remembered, key=_rank):
         carried = before == wrote
         if carried and not restored:
             continue  # forwarding was left as it is, so nothing was carried along
-        if not carried and sysctl.read(path) != wrote:
+        try:
+            found = sysctl.read(path)
+        except KernelRefused as error:
+            log.line("warning", "cannot read a sysctl", path=path, errno=error.errno)
+            failed.append(path)
+            continue
+        if not carried and found not in (wrote, before):
             log.line("info", "left a sysctl that somebody else has changed", path=path)
             continue
-        restored = restored or path in (FORWARD4, FORWARD6)
-        for _, code in sysctl.write([sysctl.message(path, before)]):
+        for _, code in sysctl.write([sysctl.message(path, before)]) if found != before else ():
             if code not in (errno.ENOENT, errno.EINVAL):
                 log.line("warning", "cannot restore a sysctl", path=path, errno=code)
+                failed.append(path)
+        restored = restored or (path in (FORWARD4, FORWARD6) and path not in failed)
+    return failed
 
 
 def _rank(item: tuple[str, str, str]) -> tuple[bool, bool]:

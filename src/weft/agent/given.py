@@ -120,15 +120,23 @@ def refuse_newer(path: Path) -> None:
 
 
 def stored(path: Path, boot_id: str) -> list[GivenValue]:
-    """The values of this boot in the file, as far as it can be believed."""
-    return [(name, before, wrote) for name, (before, wrote) in _read(path, boot_id)[0].items()]
+    """The values of this boot in the file, as far as it can be believed; none where there is no
+    file. Raises OSError where there is one that cannot be read now."""
+    try:
+        octets = files.read(path, _SIZE_LIMIT)
+    except (FileNotFoundError, WeftError):  # the latter: one that somebody else may have written
+        return []
+    values, _ = _believed(octets, boot_id)
+    return [(name, before, wrote) for name, (before, wrote) in values.items()]
 
 
 def _read(path: Path, boot_id: str) -> tuple[dict[str, tuple[str, str]], str]:
     """The values of this boot, and what is wrong with the file."""
     octets = _octets(path)
-    if octets is None:
-        return {}, ""
+    return ({}, "") if octets is None else _believed(octets, boot_id)
+
+
+def _believed(octets: bytes, boot_id: str) -> tuple[dict[str, tuple[str, str]], str]:
     try:
         found = msgspec.json.decode(_body(octets) or b"", type=_File)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-OFTEN, LATELY = 5, 60.0  # asked again so often within so many seconds: left alone as long
+OFTEN, LATELY = 5, 60.0  # asked again so often within so many seconds: left alone for
+PAUSE = 60.0  # seconds
 
 Asked = tuple[str, str]
 """A firewall's word, and what it was asked for."""
@@ -19,9 +20,10 @@ Asked = tuple[str, str]
 class Insistence:
     """What was asked for before, and who is left alone until when."""
 
-    def __init__(self, often: int = OFTEN, lately: float = LATELY) -> None:
+    def __init__(self, often: int = OFTEN, lately: float = LATELY, pause: float = PAUSE) -> None:
         self.often = often
         self.lately = lately
+        self.pause = pause
         self._stood: set[Asked] = set()
         self._again: dict[str, deque[float]] = {}
         self._spared: dict[str, float] = {}
@@ -34,7 +36,7 @@ class Insistence:
             times = self._again.setdefault(owner, deque(maxlen=self.often))
             times.append(now)
             if len(times) == self.often and now - times[0] < self.lately:
-                self._spared[owner] = now + self.lately
+                self._spared[owner] = now + self.pause
                 times.clear()
                 contested.append(owner)
         self._stood |= given

@@ -89,8 +89,9 @@ class Journal:
             )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # a file that could not be opened again
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
             raise self._failed(error) from error
 
     def warmed(self, before: float) -> None:
@@ -164,6 +165,9 @@ class Journal:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> WeftError:
+        if isinstance(error, sqlite3.ProgrammingError) and self.trouble:
+            # closed, because it could not be opened again: why is known
+            return WeftError(self.trouble, reason="journal-unwritable")
         told = unwritable(self.path, error)
         self.trouble = told.message
         return told

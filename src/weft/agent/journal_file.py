@@ -18,7 +18,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -197,8 +197,9 @@ def write(db: sqlite3.Connection, content: Content, boot_id: str) -> None:
         db.execute(f"PRAGMA user_version = {FORMAT}")
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # the error that counts is the first one
+            if db.in_transaction:
+                db.execute("ROLLBACK")
         raise
 
 

@@ -132,7 +132,8 @@ def lower(name: str, path: Path, wanted: int) -> None:
 
 
 def _hold(directory: Path, how: int) -> int:
-    files.make_directory(directory)
+    if not directory.is_dir():
+        files.make_directory(directory)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, how)

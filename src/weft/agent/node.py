@@ -161,13 +161,26 @@ class Node:
             return False
         return True
 
-    def _take_over(self, rows: Sequence[Row]) -> None:
-        """Make the rules of the node and of all attachments true, believing nothing."""
+    def restore(self) -> bool:
+        """Make the packet rules whole again if somebody has just taken any away; False where all
+        stand, or where that cannot be done."""
+        try:
+            written = self._take_over(self._engine.rows(OWNER)) if self._guarded else 0
+        except KernelRefused:
+            return False
+        if written:
+            words = f"{written} packet rules were missing when an ADD needed them"
+            self._log.event("warning", "Repaired", "node", words)
+        return written > 0
+
+    def _take_over(self, rows: Sequence[Row]) -> int:
+        """Make the rules of the node and of all attachments true, believing nothing; how many rows
+        were written."""
         self._engine.forget(OWNER)
         self._engine.adopt(OWNER, rows)
         wanted = {row.key: row for row in rows}
         self._engine.changes += self._rules.adopt(row for row in rows if isinstance(row, Table))
-        self._engine.take_over(surviving(self._rules.standing(TABLE), wanted))
+        return self._engine.take_over(surviving(self._rules.standing(TABLE), wanted))
 
     def forward(self) -> None:
         """Switch forwarding on, once the ruleset stands. Raises WeftError and stays not ready."""

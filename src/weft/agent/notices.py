@@ -17,7 +17,7 @@ from weft.kernel import links, netconf, routes, traffic_control
 from weft.kernel.host import AF_INET, link_name
 from weft.kernel.netlink import frames, sender
 from weft.kernel.nftables.tables import name_of_table
-from weft.kernel.routes import PROTOCOL, decode_address
+from weft.kernel.routes import PROTOCOL, decode_address, prefix_link
 from weft.kernel.rtnetlink import NETLINK_ROUTE
 from weft.model.attachment import LIMITER_PREFIX, LINK_PREFIXES
 from weft.model.errors import KernelRefused
@@ -42,6 +42,7 @@ class Heard:
     links: dict[str, links.Link] = field(default_factory=dict)  # ours, as they are now
     deleted: dict[str, str] = field(default_factory=dict)  # ours, and how; "" with its container
     addresses: dict[RowKey, Address] = field(default_factory=dict)  # on links of ours
+    addressed: bool = False  # a link of ours may have addresses that were not announced
     everything: bool = False
     host: bool = False  # links, addresses, ways out of the host
     forwarding: bool = False  # switched off somewhere
@@ -55,6 +56,7 @@ class Heard:
             or self.links
             or self.deleted
             or self.addresses
+            or self.addressed
             or self.everything
             or self.host
             or self.forwarding
@@ -151,17 +153,24 @@ class Notices:
             self._mark(self._routes.touched(kind, body, self._names))
         elif body[4] == MAIN_TABLE:
             self.heard.host = True
+            # the address that the kernel gives a link itself is announced seconds later, when it
+            # is known to be nobody else's; its prefix is routed at once
+            index = prefix_link(body)
+            if index is not None and self._engine.known_link(index) is not None:
+                self.heard.addressed = True
 
     def _netconf(self, body: memoryview) -> None:
         said = netconf.decode(body)
-        if said is None or said.on:
+        if said is None:
             return
         known = self._engine.known_link(said.ifindex)
         if known is None:
-            self.heard.forwarding = True
-        else:
-            path = f"net/ipv{said.version}/conf/{known}/forwarding"
-            self._mark((("Sysctl", Place.HOST, path),))
+            self.heard.forwarding = self.heard.forwarding or said.forwarding is False
+            return
+        wrong = ["forwarding"] if said.forwarding is False else []
+        wrong += ["rp_filter"] if said.rp_filter not in (None, 1) else []
+        paths = (f"net/ipv{said.version}/conf/{known}/{name}" for name in wrong)
+        self._mark([("Sysctl", Place.HOST, path) for path in paths])
 
 
 def link_keys(link: str) -> tuple[RowKey, RowKey]:

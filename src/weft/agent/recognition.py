@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -71,8 +71,10 @@ class Recognition:
         """Links that somebody renamed while no agent was there get their names again, so that
         their pods are not taken for gone. Raises nothing: who cannot be renamed keeps its pod's
         addresses, and is named."""
-        for link in self._node.links():
-            name = _own_name(link)
+        links = self._node.links()
+        own = own_names(links, {each.host_link for each in self._journal.attachments()})
+        for link in links:
+            name = own[link.index]
             if name == link.name:
                 continue
             try:
@@ -105,10 +107,12 @@ class Recognition:
         now = time.monotonic()
         content = self._journal.read()
         records = {attachment.host_link: attachment for attachment in content.attachments}
-        for link in self._node.links():
-            name = _own_name(link)
+        links = self._node.links()
+        own = own_names(links, frozenset(records))
+        for link in links:
+            name = own[link.index]
             if name in records or (link.kind != "ifb" and link.alias.startswith(ALIAS_MARK)):
-                self._standing(link, records.pop(name, None))
+                self._standing(link, name, records.pop(name, None))
         for attachment in records.values():
             self._adopt(attachment)
         self._journal.warmed(now - self._addresses.view.cooldown)
@@ -119,8 +123,10 @@ class Recognition:
                 "info", "Recognised", "node", f"{self._from_links} attachments, from their links"
             )
 
-    def _standing(self, link: HostLink, recorded: Attachment | None) -> None:
+    def _standing(self, link: HostLink, name: str, recorded: Attachment | None) -> None:
         record = read_alias(link.alias) if link.is_veth else None
+        if record is not None and record.key.host_link != name:
+            record = None  # somebody else's, or a copy
         if recorded is None:
             if record is None:
                 words = f"the alias {link.alias!a} is not understood"
@@ -222,13 +228,29 @@ class Recognition:
             self._journal.put(whole)
 
 
-def _own_name(link: HostLink) -> str:
-    """The name that our record on the link says it should have; its own where there is none."""
+def own_names(links: Iterable[HostLink], known: Collection[str]) -> dict[int, str]:
+    """What each link should be called, by its number: as our record on it says, where it has one.
+    One whose name is `known` to the journal has a wrong record, not a wrong name; and where a link
+    of the right name stands, another with its record is none of ours."""
+    own: dict[int, str] = {}
+    told = {link.index: _told_name(link) for link in links}
+    right = {link.name for link in links if told[link.index] == link.name}
+    for link in links:
+        name = told[link.index]
+        if name is None or link.name in known or name in right:
+            own[link.index] = link.name
+        else:
+            own[link.index] = name
+    return own
+
+
+def _told_name(link: HostLink) -> str | None:
+    """The name that our record on the link says it should have, or None."""
     if link.kind == "ifb":
         limited = read_limiter_alias(link.alias)
-        return link.name if limited is None else limiter_of(limited)
+        return None if limited is None else limiter_of(limited)
     record = read_alias(link.alias) if link.is_veth else None
-    return link.name if record is None else record.key.host_link
+    return None if record is None else record.key.host_link
 
 
 def _agree(recorded: Attachment, record: AliasRecord) -> bool:

@@ -9,14 +9,24 @@ that: `agent.recognition`. Nothing foreign is looked at twice.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from weft.agent.attach import rows_of
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
+from weft.agent.recognition import own_names
 from weft.cni.queue import Queued, drop, quarantine, read_queue
 from weft.drivers.removal import delete_links
-from weft.model.attachment import AttachmentKey, limiter_of, read_limiter_alias
+from weft.kernel.host import HostLink
+from weft.model.attachment import (
+    ALIAS_MARK,
+    HOST_MAC,
+    LIVE_GROUP,
+    AttachmentKey,
+    limiter_of,
+    read_limiter_alias,
+)
 from weft.model.errors import Conflict, WeftError
 from weft.wire.cni import parse_request
 
@@ -39,7 +49,7 @@ class Recovery:
         """Take the promised attachments' rows as standing, before the node's rules are taken over
         with all of their guards. What was begun or ending has no guards from then on."""
         standing = self._node.links()
-        present = {link.name: link.index for link in standing}
+        present = self._present(standing)
         for attachment in self._attachments:
             owner = str(attachment.key)
             if attachment.state != "ready" or attachment.host_link not in present:
@@ -61,6 +71,12 @@ class Recovery:
             for link in standing
             if link.kind == "ifb" and read_limiter_alias(link.alias) and link.name not in wanted
         ]
+
+    def _present(self, links: Sequence[HostLink]) -> dict[str, int]:
+        """Numbers of the links that may be ours, though damaged, by the names they should have;
+        somebody else's may have the name of one that went."""
+        own = own_names(links, {each.host_link for each in self._attachments})
+        return {own[link.index]: link.index for link in links if _may_be_ours(link)}
 
     async def settle(self) -> None:
         """Undo what was begun, finish what was ending, repair what is promised."""
@@ -107,7 +123,7 @@ class Recovery:
     async def bury(self) -> None:
         """Finish what lost its link since `settle`: a launcher that found no agent, and no room
         for its file, removed it. Comes after the socket is bound."""
-        present = {link.name for link in self._node.links()}
+        present = self._present(self._node.links())
         vanished = [a.key for a in self._attachments if a.host_link not in present]
         for end in await asyncio.gather(
             *map(self._detacher.detach, vanished), return_exceptions=True
@@ -115,23 +131,26 @@ class Recovery:
             if isinstance(end, Exception):
                 self._log.event("error", "NotUndone", "node", str(end))
 
-    async def drain(self, directory: Path) -> None:
-        """The DELs that launchers queued while no agent was there."""
+    async def drain(self, directory: Path) -> int:
+        """The DELs that launchers queued while no agent was there; how many of them failed."""
         newer: list[str] = []
         try:
             waiting = read_queue(directory, newer)
         except Conflict as error:
             self._log.event("error", "QueueRefused", str(directory), error.message)
-            return
+            return 0
         if newer:
             words = f"{len(newer)} DELs of a newer launcher wait in {directory}; start its agent"
             self._log.event("error", "QueueNewer", "node", words)
         ends = await asyncio.gather(*map(self._finish, waiting), return_exceptions=True)
+        failed = 0
         for queued, end in zip(waiting, ends, strict=True):
             if isinstance(end, Exception):
+                failed += 1
                 self._log.event("error", "NotDrained", queued.path.name, str(end))
-        if waiting:
-            self._log.event("info", "QueueDrained", "node", f"{len(waiting)} DELs were waiting")
+        if done := len(waiting) - failed:
+            self._log.event("info", "QueueDrained", "node", f"{done} DELs were waiting")
+        return failed
 
     async def _finish(self, queued: Queued) -> None:
         try:
@@ -143,3 +162,11 @@ class Recovery:
         if known is None or known.begun_ns <= queued.request.started_ns:
             await self._detacher.detach(request.key)
         drop(queued.path)
+
+
+def _may_be_ours(link: HostLink) -> bool:
+    if link.kind == "ifb":
+        return read_limiter_alias(link.alias) is not None
+    return link.is_veth and (
+        link.alias.startswith(ALIAS_MARK) or link.group == LIVE_GROUP or link.mac == HOST_MAC
+    )

@@ -187,7 +187,9 @@ class Service:
 
     def _renewed(self) -> str:
         """Why the store is new, or ""."""
-        return self._file.report or ("the store was not there" if self._file.is_new else "")
+        return self._file.report or (
+            "the store was not there, or empty" if self._file.is_new else ""
+        )
 
     def _reprogram(self, pauses: Sequence[float] = PAUSES) -> None:
         """Tried again after each of `pauses` as long as the kernel puts it off."""
@@ -217,8 +219,8 @@ class Service:
         if self.node.not_ready() != self.publisher.not_ready:
             await self._publish()
 
-    async def _drain(self) -> None:
-        await self.recovery.drain(Path(self.settings.paths.queue))
+    async def _drain(self) -> int:
+        return await self.recovery.drain(Path(self.settings.paths.queue))
 
     async def _keep_house(self) -> None:
         """A launcher that could not speak with us, or gave up on us, has queued its DEL, and a
@@ -227,6 +229,7 @@ class Service:
             await self.readers.open()
         queue = Path(self.settings.paths.queue)
         seen, wait, due = 0, 1, 1
+        pause, again = 1, 0  # when DELs that failed are tried again; 0: there are none
         thrift = Thrift(self.verbs.counts.total)
         for look in itertools.count(1):
             await asyncio.sleep(QUEUE_LOOK)
@@ -240,9 +243,11 @@ class Service:
                     wait = min(LOOKS_APART, wait * 2)
                     due = look + wait
                 await self._publish_readiness()
-                if (now := changed_at(queue)) != seen or whole:
-                    seen = now
-                    await self._drain()
+                if (now := changed_at(queue)) != seen or whole or 0 < again <= look:
+                    seen, again = now, look + pause  # also where it is cut short
+                    pause = min(LOOKS_APART, pause * 2)
+                    if not await self._drain():
+                        pause, again = 1, 0
                 await thrift.look()
             except (OSError, WeftError) as error:  # /run is full or gone: the next may find it well
                 self.log.event("error", "HouseNotKept", "node", str(error))

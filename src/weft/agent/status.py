@@ -10,6 +10,7 @@ import ipaddress
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from weft import __version__
@@ -23,7 +24,7 @@ from weft.agent.table import Attachments
 from weft.ipam import audit, defaults
 from weft.kernel.host import Network
 from weft.model.addresses import Address, address_of
-from weft.model.attachment import ALIAS_VERSION, AttachmentKey
+from weft.model.attachment import ALIAS_VERSION, AttachmentKey, read_alias
 from weft.model.errors import Conflict, Invalid, NotFound
 from weft.model.ip_block import block_prefix
 from weft.store.contract import Store
@@ -277,20 +278,34 @@ class Reporter:
             )
             for finding in findings
         ]
-        present = {link.name for link in service.node.links()}
-        problems += [
-            IpamProblem(
-                what="vanished",
-                address=", ".join(x.address for x in a.addresses),
-                text=f"{a.key} has no link any more; its namespace is gone without a DEL",
-                mend=f"weft ipam release {a.addresses[0].address}" if a.addresses else "",
-            )
-            for a in service.attachments
-            if a.host_link not in present
-        ]
+        problems += self._compared_with_links()
         return IpamCheck(
             addresses=sum(map(len, held.values())), attachments=len(held), problems=tuple(problems)
         )
+
+    def _compared_with_links(self) -> Iterator[IpamProblem]:
+        attachments = self._service.attachments
+        links = self._service.node.links()
+        records = {link.name: read_alias(link.alias) for link in links if link.is_veth}
+        present = {link.name for link in links}
+        # one that somebody has just renamed is there, and gets its name again
+        present |= {record.key.host_link for record in records.values() if record is not None}
+        for each in attachments:
+            if each.host_link not in present:
+                yield IpamProblem(
+                    what="vanished",
+                    address=", ".join(x.address for x in each.addresses),
+                    text=f"{each.key} has no link any more; its namespace is gone without a DEL",
+                    mend=f"weft ipam release {each.addresses[0].address}" if each.addresses else "",
+                )
+        for name, record in records.items():
+            if record is not None and attachments.get(record.key) is None:
+                yield IpamProblem(
+                    what="orphan",
+                    address=", ".join(record.addresses),
+                    text=f"link {name} bears weft's record of {record.key}, which is not attached",
+                    mend=f"ip link delete {name}",
+                )
 
     async def ipam_release(self, address: str, force: bool) -> Released:
         """Give an address back: that of a vanished attachment, or with `force` of a live one,

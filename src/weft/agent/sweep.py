@@ -44,27 +44,25 @@ class Sweeper:
             self._reader = Reader()
         generation = self._reader.generation()
         prints = self._reader.take()
-        found = [
-            Address(
-                place=Place.HOST,
-                link=known[each.ifindex],
-                ip=each.ip,
-                prefix=each.prefix,
-                scope=each.scope,
-            )
-            for each in self._reader.addresses()
-            if each.ifindex in known
-        ]
         return Look(
             prints=prints,
             changed=frozenset(
                 name for index, name in known.items() if prints.get(index) != self._right.get(index)
             )
             | frozenset(name for index, name in known.items() if index not in prints),
-            addresses=tuple(found),
+            addresses=_on(known, self._reader),
             rules=generation != self._generation,
             generation=generation,
         )
+
+    async def addresses(self, known: Mapping[int, str]) -> tuple[Address, ...]:
+        """Those on our links only."""
+        return await asyncio.to_thread(self._addresses, known)
+
+    def _addresses(self, known: Mapping[int, str]) -> tuple[Address, ...]:
+        if self._reader is None:
+            self._reader = Reader()
+        return _on(known, self._reader)
 
     def right(self, look: Look, known: Mapping[int, str], damaged: Collection[str]) -> None:
         """After what changed was compared: all links but `damaged` are as they should be."""
@@ -83,3 +81,17 @@ class Sweeper:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _on(known: Mapping[int, str], reader: Reader) -> tuple[Address, ...]:
+    return tuple(
+        Address(
+            place=Place.HOST,
+            link=known[each.ifindex],
+            ip=each.ip,
+            prefix=each.prefix,
+            scope=each.scope,
+        )
+        for each in reader.addresses()
+        if each.ifindex in known
+    )

@@ -3,7 +3,8 @@
 Only forwarding is announced by netlink. For the others there is inotify, which hears of writes
 through the same mount of /proc only, and of none after the kernel has dropped a name from its
 cache: it makes repairs quick, and the sweep (`agent.sweep`) makes them certain. Watches follow the
-links a moment late and a few at a time, so that ADD pays nothing.
+links a moment late and a few at a time, so that ADD pays nothing. A link that is renamed gets new
+files, also when it is called back, so it is followed anew.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class SysctlEar:
         self._roots: dict[str, int] = {}
         self._watches: dict[str, list[int]] = {}  # by link
         self._places: dict[int, tuple[str, str]] = {}  # watch -> directory, link
+        self._stale: set[str] = set()  # links whose files may be others than those watched
         self._own: frozenset[str] = frozenset()
         self._deaf = False
 
@@ -57,6 +59,9 @@ class SysctlEar:
             return False
         self._own = frozenset((*ways_out, _WHOLE))
         wanted = self._own.union(links)
+        self._stale &= wanted
+        for link in self._stale & self._watches.keys():
+            self._drop(self._inotify, link)
         if wanted == self._watches.keys():
             return False
         for link in self._watches.keys() - wanted:
@@ -66,7 +71,17 @@ class SysctlEar:
             self._take_up(self._inotify, link)
         return len(new) > AT_ONCE and not self._deaf
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a link is to be followed anew."""
+        return bool(self._stale)
+
+    def renamed(self, link: str) -> None:
+        """The link of this name bears, or has borne, another one: `follow` it anew."""
+        self._stale.add(link)
+
     def _take_up(self, inotify: Inotify, link: str) -> None:
+        self._stale.discard(link)
         watches = self._watches[link] = []
         for path, root in self._roots.items():
             try:
@@ -78,6 +93,8 @@ class SysctlEar:
                 continue
             watches.append(watch)
             self._places[watch] = f"{path}/{link}", link
+        if not watches:  # it is renamed, or about to be deleted
+            self._stale.add(link)
 
     def _drop(self, inotify: Inotify, link: str) -> None:
         for watch in self._watches.pop(link):

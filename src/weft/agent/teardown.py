@@ -6,7 +6,6 @@ wrote; then the journal and the queue. The store stays, for who comes back. Run 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from contextlib import suppress
@@ -69,18 +68,22 @@ async def teardown(settings: Settings, boot_id: str) -> None:
             for link in read_links(rtnetlink)
             if link.kind in ("veth", "ifb") and link.alias.startswith(ALIAS_MARK)
         ]
-    refused = {n: e for n, e in (await asyncio.to_thread(delete_links, names)).items() if e}
+    # on this thread: nothing else runs, and a thread would have to wake the loop in the end
+    refused = {name: error for name, error in delete_links(names).items() if error}
     journal_path = Path(settings.paths.journal)
-    _restore_sysctls(settings.paths, boot_id, log)
+    stuck = _restore_sysctls(settings.paths, boot_id, log)
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))
     tables = [row for row in node_rows(NodeRules()) if isinstance(row, Table)]
     engine.adopt("tables", tables)
     engine.withdraw("tables")
-    await asyncio.to_thread(_leave_firewalls, settings.paths, log)
+    _leave_firewalls(settings.paths, log)
     loopback_hook.remove()
     if refused:
-        raise WeftError(f"these links could not be deleted: {', '.join(refused)}")
+        raise WeftError(f"these links could not be deleted: {', '.join(refused)}; run it again")
+    if stuck:
+        raise WeftError(f"these sysctls could not be restored: {', '.join(stuck)}; run it again")
+    given_path(settings.paths.store).unlink(missing_ok=True)
     remove_journal(journal_path)
     Path(settings.paths.socket).with_name(TIMEOUT).unlink(missing_ok=True)
     clear(Path(settings.paths.queue))
@@ -110,12 +113,21 @@ def _leave_firewalls(paths: PathSettings, log: Log) -> None:
         log.line("warning", trouble)
 
 
-def _restore_sysctls(paths: PathSettings, boot_id: str, log: Log) -> None:
-    """From the journal and from `given.json`, whichever is left; then the latter goes."""
+def _restore_sysctls(paths: PathSettings, boot_id: str, log: Log) -> list[str]:
+    """From the journal and from `given.json`, whichever can be read. Returns what could not be
+    restored: both files are needed for another try.
+
+    Raises WeftError where neither can be read now, although there may be something in them.
+    """
     found: dict[str, tuple[str, str]] = {}
     kept = given_path(paths.store)
-    for path, before, wrote in stored(kept, boot_id):
-        found[path] = before, wrote
+    unread = ""
+    try:
+        for path, before, wrote in stored(kept, boot_id):
+            found[path] = before, wrote
+    except OSError as error:
+        unread = f"{kept}: {error.strerror}"
+        log.line("warning", "cannot be read", file=unread)
     journal_path = Path(paths.journal)
     if journal_path.exists():
         try:
@@ -124,11 +136,15 @@ def _restore_sysctls(paths: PathSettings, boot_id: str, log: Log) -> None:
             raise
         except WeftError as error:  # a full disk does not keep the node from being given back
             log.line("warning", error.message)
+            if unread:
+                raise WeftError(
+                    f"the sysctls before weft can be read neither from {unread}, nor from the "
+                    f"journal: {error.message}; run it again"
+                ) from error
         else:
             found |= {path: (before, wrote) for path, before, wrote in journal.remembered()}
             journal.close()
-    give_back([(path, before, wrote) for path, (before, wrote) in found.items()], log)
-    kept.unlink(missing_ok=True)
+    return give_back([(path, before, wrote) for path, (before, wrote) in found.items()], log)
 
 
 async def _pools(path: str) -> tuple[Network, ...]:

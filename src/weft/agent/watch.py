@@ -274,6 +274,9 @@ class Watcher:
             try:
                 if heard.forwarding:
                     self._forward()
+                if heard.addressed:
+                    found = await self._sweeper.addresses(self._engine.known_links())
+                    heard.addresses.update((row.key, row) for row in found)
                 await self._mend(heard)
             except Exception as error:
                 self._not_seen(error)
@@ -357,7 +360,7 @@ class Watcher:
             owners={known[key] for key in ready if key in known}
             | self._around(heard.addresses.values()),
             suspects=[key for key in ready if key not in known and key[0] in KINDS],
-            strays=list(heard.addresses.values()),
+            strays=self._on_ours(heard.addresses.values()),
             rules=any(key[0] in ("Table", "Set") for key in ready),
         )
 
@@ -366,6 +369,8 @@ class Watcher:
         pair, up = link_keys(link)
         owner = self._links.owner(link)
         row = self._engine.row(owner, pair) if owner is not None else None
+        if said.name != link:
+            self._ear.renamed(link)
         if (isinstance(row, Veth) and differs(row, said)) or (
             isinstance(row, Ifb) and ifbs.differs(row, said)
         ):
@@ -380,6 +385,9 @@ class Watcher:
         for owner in owners:
             self._later(SLOWEST, self._look_again, owner)
         return {owner for owner in owners if owner is not None}
+
+    def _on_ours(self, addresses: Iterable[Address]) -> list[Address]:
+        return [row for row in addresses if self._links.owner(row.link) is not None]
 
     def _tell_deleted(self, heard: Heard) -> None:
         for link, how in heard.deleted.items():
@@ -413,12 +421,16 @@ class Watcher:
     async def _keep_looking(self) -> None:
         loop = asyncio.get_running_loop()
         next_sweep = loop.time() + SWEEP
-        busy = False
+        busy, seen = False, (-1, self._node.facts.ways_out)
         while True:
             await asyncio.sleep(TICK / 20 if busy else TICK)
-            links = self._engine.known_links()
-            busy = self._ear.follow(links.values(), self._node.facts.ways_out)
-            if loop.time() < next_sweep:
+            due = loop.time() >= next_sweep
+            # walking through a thousand links every second would be most of what idleness costs
+            now = self._engine.changes, self._node.facts.ways_out
+            if busy or due or now != seen or self._ear.is_behind:
+                seen = now
+                busy = self._ear.follow(self._engine.known_links().values(), now[1])
+            if not due:
                 continue
             try:
                 async with self._turn:
@@ -436,7 +448,7 @@ class Watcher:
         damaged = await self._examine(
             Doubt(
                 owners=around.union(owner for owner in changed.values() if owner is not None),
-                strays=look.addresses,
+                strays=self._on_ours(look.addresses),
                 rules=look.rules,
             )
         )

@@ -9,12 +9,11 @@ import typer
 from rich.console import Console
 
 from weft.lab.crash import report
-from weft.lab.crash.aftermath import FOLLOW_UPS
 from weft.lab.crash.faults import faults
 from weft.lab.crash.plan import Plan
 from weft.lab.crash.sweep import sweep
 from weft.lab.crash.tracing import Point, spelled, strace
-from weft.lab.crash.verbs import VERBS, Victim
+from weft.lab.crash.verbs import THENS, VERBS, Victim
 from weft.model.errors import Invalid
 
 _VICTIMS: tuple[Victim, ...] = get_args(Victim)
@@ -36,7 +35,7 @@ def crash_sweep(
     ] = None,
     then: Annotated[
         list[str] | None,
-        typer.Option(help=f"What comes after: {', '.join(FOLLOW_UPS)}; all by default."),
+        typer.Option(help=f"What comes after: {', '.join(THENS)}; all by default."),
     ] = None,
     points: Annotated[
         str, typer.Option(help="all, how many of each verb, or points like main:sendto:3.")
@@ -53,7 +52,7 @@ def crash_sweep(
 
     \b
     Examples:
-      weft lab crash-sweep                              every kill, some minutes
+      weft lab crash-sweep                              every kill, ten minutes or so
       weft lab crash-sweep --verb ADD --victim agent
       weft lab crash-sweep --fault errno --then del --sample 200
     """
@@ -67,7 +66,7 @@ def crash_sweep(
         verbs=_chosen("verb", verb, tuple(VERBS)),
         victims=tuple(each for each in _VICTIMS if each in victims),
         faults=faults(fault or ["kill"]),
-        thens=_chosen("then", then, tuple(FOLLOW_UPS)),
+        thens=_chosen("then", then, THENS),
         points=_points(points),
         **_sample(sample),
     )

@@ -172,7 +172,10 @@ def _carry_out(course: Course, checks: list[Check], dry_run: bool) -> WeftError 
             "nothing was changed: " + "; ".join(each.text for each in bad),
             reason="upgrade-refused",
         )
-    if dry_run or course.is_done():
+    if dry_run:
+        return None
+    if course.is_done():
+        course.finish()  # an upgrade may have been killed before it had a record
         return None
     standing = course.record.read()
     try:

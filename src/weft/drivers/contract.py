@@ -32,6 +32,10 @@ class Stage(enum.IntEnum):
     HOST = 5  # rtnetlink of the host: limits, the host's end up, addresses, neighbours, routes
 
 
+STAGES = tuple(Stage)
+"""All of them, for who walks through them often: of an enumeration each member costs a call."""
+
+
 class Medium(enum.IntEnum):
     """Which transport carries a message."""
 

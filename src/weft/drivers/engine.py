@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from weft.drivers.comparison import compare
 from weft.drivers.contract import (
     MEDIUM,
+    STAGES,
     Creator,
     Difference,
     Driver,
@@ -116,7 +117,7 @@ class Engine:
 
     def known_link(self, index: int) -> str | None:
         """The name of an owner's link on the host by its number, from memory."""
-        return self._indexes.name(index)
+        return self._indexes.owned(index)
 
     def rows(self, owner: str) -> tuple[Row, ...]:
         """What stands for an owner, as far as the shadow knows."""
@@ -396,8 +397,7 @@ class Engine:
         finished: Finished | None = None,
     ) -> None:
         self.changes += len(steps)
-        making: dict[Stage, list[Step]] = {stage: [] for stage in Stage}
-        taking: dict[Stage, list[Step]] = {stage: [] for stage in Stage}
+        making, taking = ({stage: list[Step]() for stage in STAGES} for _ in range(2))
         for step in sorted(steps, key=_rank):
             (taking if step.new is None else making)[step.position[0]].append(step)
         # one transaction for all rules: what is added and what is removed change at once

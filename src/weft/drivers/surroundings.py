@@ -16,6 +16,9 @@ from weft.kernel import links, rtnetlink
 from weft.model.errors import KernelRefused
 from weft.rows.base import Place
 
+LOOPBACK = 1
+"""The number of the loopback link in every namespace (include/net/net_namespace.h)."""
+
 
 class Host:
     """The node's own transports. Made in the node's namespace; used by one thread at a time: a
@@ -38,16 +41,20 @@ class Indexes:
     __slots__ = ("_names", "numbers")
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {"lo": 1}
-        self._names: dict[int, str] = {1: "lo"}
+        self.numbers: dict[str, int] = {"lo": LOOPBACK}
+        self._names: dict[int, str] = {LOOPBACK: "lo"}
 
     def name(self, number: int) -> str | None:
         """What is remembered of a number."""
         return self._names.get(number)
 
+    def owned(self, number: int) -> str | None:
+        """The same, but not of the loopback link, which is nobody's."""
+        return self.name(number) if number != LOOPBACK else None
+
     def by_number(self) -> dict[int, str]:
         """All that is remembered, but the loopback link."""
-        return {number: name for number, name in self._names.items() if number != 1}
+        return {number: name for number, name in self._names.items() if number != LOOPBACK}
 
     def learn(self, link: str, number: int) -> None:
         """Remember; a name made again under another number forgets the old one."""

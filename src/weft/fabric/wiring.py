@@ -93,7 +93,8 @@ def _sysctls(host: str, pod: str, ipv6_kernel: bool, has6: bool) -> list[Row]:
             for name, value in values.items()
         )
 
-    put(Place.HOST, host, "ipv4", accept_redirects=0, forwarding=1)
+    # rp_filter 1: the kernel, too, asks where a source would be answered (RFC 3704 section 2.2)
+    put(Place.HOST, host, "ipv4", accept_redirects=0, forwarding=1, rp_filter=1)
     put(Place.POD, pod, "ipv4", accept_redirects=0)
     if not ipv6_kernel:
         return rows

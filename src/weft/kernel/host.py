@@ -26,6 +26,7 @@ _INT = struct.Struct("=i")
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 6, 9, 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_EXT_MASK = 3, 4, 18, 20, 29
+_IFLA_ADDRESS, _IFLA_GROUP = 1, 27
 _IFLA_LINK_NETNSID = 37
 _OF_LINK = frozenset((_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_LINK_NETNSID))
 _IFF_UP = 1
@@ -45,6 +46,8 @@ class HostLink(msgspec.Struct, frozen=True, kw_only=True):
     kind: str  # IFLA_INFO_KIND; "" for a device of the machine's own
     peer_nsid: int | None = None  # our number for the namespace of the other end (netns ids)
     up: bool = False
+    group: int = 0
+    mac: bytes = b""
 
     @property
     def is_veth(self) -> bool:
@@ -145,6 +148,8 @@ def _link(body: memoryview) -> HostLink:
         if _IFLA_LINK_NETNSID in values
         else None,
         up=bool(_LINK.unpack_from(body)[3] & _IFF_UP),
+        group=_INDEX.unpack(values[_IFLA_GROUP])[0] if _IFLA_GROUP in values else 0,
+        mac=bytes(values.get(_IFLA_ADDRESS, b"")),
     )
 
 

@@ -251,10 +251,8 @@ def delete_group(group: int) -> bytes:
 def decode_indexes(body: memoryview) -> tuple[int, int]:
     """Index and peer index of an answer: the little that an attach needs of it."""
     index = _INFO.unpack_from(body)[3]
-    for kind, data in attributes(body, _INFO.size):
-        if kind == _LINK:
-            return index, _INDEX.unpack(data)[0]
-    return index, 0
+    found = chosen(body, _INFO.size, (_LINK,))
+    return index, _INDEX.unpack(found[_LINK])[0] if _LINK in found else 0
 
 
 def index_of(body: memoryview) -> int:

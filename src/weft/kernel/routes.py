@@ -20,6 +20,7 @@ from weft.kernel.netlink import (
     NLM_F_REQUEST,
     attribute,
     attributes,
+    chosen,
     message,
     nest,
 )
@@ -73,6 +74,7 @@ _NEIGHBOUR = {
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _TABLE = 1, 4, 5, 6, 7, 8, 15
 _RTAX_MTU = 2
+_MAIN, _RTPROT_KERNEL = 254, 2  # RT_TABLE_MAIN
 _NDA_DST, _NDA_LLADDR, _NDA_IFINDEX, _NDA_PROTOCOL = 1, 2, 8, 12
 
 
@@ -281,6 +283,15 @@ def decode_address(body: memoryview) -> FoundAddress | None:
     if _IFA_FLAGS in found:
         flags = _NUMBER.unpack(found[_IFA_FLAGS])[0]
     return FoundAddress(index, bytes(ip), prefix, scope, flags)
+
+
+def prefix_link(body: memoryview) -> int | None:
+    """Number of the link of a route that the kernel itself made in the main table, for an address
+    that a link was given; None for any other route."""
+    if body[4] != _MAIN or body[5] != _RTPROT_KERNEL:
+        return None
+    found = chosen(body, _RT.size, (_OIF,))
+    return _number(found[_OIF]) if _OIF in found else None
 
 
 def decode_route(body: memoryview) -> RouteEntry | None:

@@ -6,6 +6,7 @@
     cluster, matrix         `weft lab`: nodes with agents, and who reaches whom
     snapshot, truth         what the kernel holds, compared or asked
     probes, ears, frames    honest traffic, listening at a receiver, frames made by hand
+    haste                   a process that sends from the first moment of a link
     crash                   every verb killed or failed at each system call with an effect
     conformance             black-box tests for any CNI plugin
     demo                    what `./dev up` shows, on the machine itself

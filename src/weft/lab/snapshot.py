@@ -37,7 +37,10 @@ _IP = {
     "forwarding": ["bridge", "-j", "fdb", "show"],
     "disciplines": ["tc", "-j", "qdisc", "show"],
 }
+PARTS = (*_IP, "nftables", "sysctls")
+"""What a snapshot holds of a network namespace."""
 _NFT = ["nft", "-j", "list", "ruleset"]
+_NFT_PLAIN = ["nft", "-s", "list", "ruleset"]
 _NUMBERED = re.compile(r"\b(index|ref|bind|fh|order) [0-9a-f:]+")
 _FICKLE_WORDS = """
 ifindex link_index link_netnsid stats stats64 handle operstate carrier carrier_changes
@@ -65,16 +68,18 @@ _GLOBAL = (
 
 def take(network: str | Path = entering.OWN, state: Sequence[str | Path] = STATE) -> Snapshot:
     """The snapshot of a network namespace and of directories as the caller sees them."""
-    found: Snapshot = {}
     with entering.network(network):
-        for name, argv in _IP.items():
-            found[name] = items(entering.output(entering.OWN, argv))
-        if shutil.which("nft"):
-            found["nftables"] = rules()
+        found = {name: part(name) for name in PARTS if name != "nftables" or shutil.which("nft")}
         found["filters"] = filters(found["disciplines"])
-        found["sysctls"] = sysctls()
     found["files"] = Counter(line for top in state for line in files(Path(top)))
     return found
+
+
+def part(name: str) -> Counter[str]:
+    """One of PARTS, of the namespace in which the caller is."""
+    if name == "nftables":
+        return rules()
+    return sysctls() if name == "sysctls" else items(entering.output(entering.OWN, _IP[name]))
 
 
 def items(text: str) -> Counter[str]:
@@ -120,7 +125,10 @@ def filters(disciplines: Counter[str]) -> Counter[str]:
 
 def rules() -> Counter[str]:
     """Everything of nftables in the calling thread's network namespace."""
-    return Counter(_ruleset(entering.output(entering.OWN, _NFT)))
+    try:
+        return Counter(_ruleset(entering.output(entering.OWN, _NFT)))
+    except ValueError:  # nft 1.0.6 has no word for a table's flag `persist`: that is no JSON
+        return Counter(entering.output(entering.OWN, _NFT_PLAIN).splitlines())
 
 
 def _ruleset(text: str) -> Iterator[str]:

@@ -51,7 +51,8 @@ HISTORY_LIMIT = 10_000
 
 
 class SqliteStore:
-    """A `Store` in one file. `report` says what was found when it was opened, or is empty."""
+    """A `Store` in one file. `report` says what was found when it was opened, or is empty;
+    `is_new` that nothing was ever committed, also by who began it and was ended before that."""
 
     def __init__(
         self, path: str, *, history: int = HISTORY_LIMIT, queue: int = QUEUE_LIMIT
@@ -70,6 +71,7 @@ class SqliteStore:
                 "SELECT revision, compacted, (SELECT count(*) FROM history) FROM state"
             ).fetchone()
         self._revision: int = row[0]
+        self.is_new = self.is_new or self._revision == 0
         self._compacted: int = row[1]
         self._history_events: int = row[2]
         self._stand = self._look()
@@ -265,19 +267,25 @@ class SqliteStore:
             try:
                 yield database
             except BaseException:
-                if database.in_transaction:  # SQLite ends it by itself on some errors
-                    database.execute("ROLLBACK")
+                _roll_back(database)
                 raise
             database.execute("COMMIT")
             if write and self.trouble and not self.is_suspect:
                 self.trouble = ""
         except sqlite3.Error as error:
-            if database.in_transaction:  # a COMMIT that failed, e.g. on a full disk
-                database.execute("ROLLBACK")
+            _roll_back(database)  # a COMMIT that failed, e.g. on a full disk
             self.is_suspect = self.is_suspect or is_damage(error)
             refusal = unavailable(self.path, error)
             self.trouble = refusal.message
             raise refusal from error
+
+
+def _roll_back(database: sqlite3.Connection) -> None:
+    """End a transaction, if SQLite has not ended it by itself; of a file that could not be opened
+    again there is none."""
+    with suppress(sqlite3.Error):
+        if database.in_transaction:
+            database.execute("ROLLBACK")
 
 
 def _stat(name: str) -> tuple[int, int, int] | None:

@@ -5,6 +5,8 @@
     keeper      who keeps the agent running, and has it start again
     preflight   may this release take over? asked before anything is touched
     record      where an upgrade stands, on disk, so that one that was killed is finished or undone
+    units       systemd's units of a release, and which of them an upgrade changes
+    refit       the step that changes them
     course      the steps, forwards and back
 
 Rules: traffic never depends on it (what the kernel holds stays); there is never a moment without

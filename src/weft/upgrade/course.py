@@ -1,7 +1,7 @@
 """The steps of an upgrade, forwards, and back where one fails.
 
-    to a newer release     link -> agent -> launchers
-    to an older one        launchers -> agent -> link
+    to a newer release     link -> units -> agent -> launchers
+    to an older one        launchers -> units -> agent -> link
 
 so that a launcher is never newer than the agent it speaks to for longer than a step takes (both
 ways work, but a newer agent knows more). The link moves last on the way to a release that does not
@@ -31,13 +31,12 @@ from weft.kernel import files
 from weft.lab.demo.record import File, digest
 from weft.lab.demo.record import Record as UndoRecord
 from weft.model.errors import NotReady, WeftError
-from weft.model.settings import SETTINGS_PATH
 from weft.store.sqlite_file import FORMAT as STORE_FORMAT
 from weft.upgrade.keeper import Keeper, is_running
 from weft.upgrade.preflight import View
 from weft.upgrade.record import Record, Standing
-from weft.upgrade.release import Formats, Release, number_of
-from weft.upgrade.release import ask as ask_release
+from weft.upgrade.refit import Refit
+from weft.upgrade.release import Asked, Formats, Release, number_of
 from weft.wire.status import Status
 
 LOOK_EVERY = 0.05
@@ -85,6 +84,8 @@ class Course:
         self.steps: list[Step] = []
         self._ask = ask
         self._undo = UndoRecord()
+        self._asked = Asked(view.goal)
+        self._refit = Refit(view, keeper, record, self._asked, self._note)
         self._before = ask()
 
     # -- looking ------------------------------------------------------------------------------
@@ -101,6 +102,7 @@ class Course:
             and not self.record.leads_back
             and self.view.leads_to(self.view.origin) == self.goal.program
             and not self._launchers_to_place()
+            and not self._refit.changes(self.goal)[0]
             and self._serves(self.goal.program, self.goal.version) == ""
         )
 
@@ -110,6 +112,7 @@ class Course:
             "launchers": f"place the launcher of {self.goal.version}: "
             + ", ".join(map(str, self.view.launchers)),
             "link": f"let {self.view.link} lead to {self.goal.program}",
+            "units": self._refit.words(*self._refit.changes(self.goal)),
             "agent": f"have {self.keeper.name} start the agent of {self.goal.version}; wait at "
             f"most {self.timeout:.0f} s until it serves, else put everything back",
         }
@@ -134,14 +137,18 @@ class Course:
         )
 
     def _towards(self, end: End) -> list[tuple[str, Callable[[], tuple[State, str]]]]:
-        """Link and agent, in the order in which no agent finds files that it cannot read."""
+        """Link, units and agent, in the order in which no agent finds files that it cannot read,
+        and none of an older release units that it does not know."""
+        units = [("units", lambda: self._change_units(end))] if self.keeper.units else []
         if self._is_older(end):
             return [
+                *units,
                 ("agent", lambda: self._give_way_to(end)),
                 ("link", lambda: self._lead_to(end.target or end.program)),
             ]
         return [
             ("link", lambda: self._lead_on_to(end)),
+            *units,
             ("agent", lambda: self._change_agent(end)),
         ]
 
@@ -163,7 +170,7 @@ class Course:
         except BaseException as failure:
             self._give_up(standing, failure)
             raise
-        self._finish()
+        self.finish()
 
     def go_back(self, standing: Standing) -> None:
         """Undo an upgrade that was cut short. Raises WeftError where the old agent does not
@@ -178,13 +185,14 @@ class Course:
         self._take("launchers", lambda: self._put_back_launchers(standing))
         for name, step in self._towards(origin):
             self._take(name, step)
-        self._finish()
+        self.finish()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Forget the record, and files that an upgrade before this one was killed at writing."""
         for path in (*self.view.launchers, self.view.link):
             files.clear_unfinished(path)
         files.clear_link(self.view.link)
+        self._refit.finish(self.view.leads_to(os.readlink(self.view.link)))
         self.record.end()
 
     def _take(self, name: str, step: Callable[[], tuple[State, str]]) -> None:
@@ -224,17 +232,15 @@ class Course:
     def _origin_reads(self) -> Formats:
         """The formats that the release reads to which the link leads. One that cannot be asked
         reads what is there, if its agent serves; else the oldest is safe."""
-        try:
-            return ask_release(
-                Path(self.view.leads_to(self.view.origin)), Path(SETTINGS_PATH)
-            ).formats
-        except WeftError:
-            found = self.view.found
-            return msgspec.structs.replace(
-                self.goal.formats,
-                journal=found.journal or lowering.LOWEST,
-                store=found.store or lowering.LOWEST,
-            )
+        origin = self._asked.at(self.view.leads_to(self.view.origin))
+        if origin is not None:
+            return origin.formats
+        found = self.view.found
+        return msgspec.structs.replace(
+            self.goal.formats,
+            journal=found.journal or lowering.LOWEST,
+            store=found.store or lowering.LOWEST,
+        )
 
     def _give_up(self, standing: Standing, failure: BaseException) -> None:
         """Back to where it began; raises what a person should read."""
@@ -294,9 +300,13 @@ class Course:
         files.replace_link(self.view.link, Path(target))
         return "done", text
 
+    def _change_units(self, end: End) -> tuple[State, str]:
+        changed, text = self._refit.perform(self._asked.at(end.program))
+        return "done" if changed else "already", text
+
     def _change_agent(self, end: End) -> tuple[State, str]:
         text = f"weft {end.version or end.program} serves"
-        if self._serves(end.program, end.version) == "":
+        if not self._refit.done and self._serves(end.program, end.version) == "":
             return "already", text
         self.keeper.restart()
         if end.version:  # else none was serving when the upgrade began
@@ -309,29 +319,32 @@ class Course:
         text = f"weft {end.version or end.program} serves"
         way = lowering.WayBack(program=end.program, journal=end.journal, store=end.store)
         self.record.lead_back(way)
-        if self._serves(end.program, end.version) == "":
+        if not self._refit.done and self._serves(end.program, end.version) == "":
             return "already", text
         self.keeper.restart()
         self._wait(end, lambda: self._lower(way, end))
         return "done", text
 
     def _lower(self, way: lowering.WayBack, end: End) -> bool:
-        """What a release does for which no agent of its own can start; whether that is enough."""
+        """What a release does for which no agent of its own can start; whether it is done. One
+        that runs holds its files, and they stay as they are."""
         paths = self.view.paths
-        # one that runs holds its files, and they stay as they are
         with suppress(sqlite3.Error, OSError, WeftError), lowering.alone(paths):
             lowering.lower_both(paths, way)
             self._lead_to(end.target or end.program)
-            return not end.version  # none was serving when the upgrade began
+            return True
         return False
 
     def _wait(self, end: End, meanwhile: Callable[[], bool] | None = None) -> None:
-        """Until the agent serves, or what is done meanwhile is enough."""
+        """Until the agent serves. What is to be done `meanwhile` is tried until it is done; that
+        is enough where no agent was serving when the upgrade began."""
         limit = self.timeout if end.target is None else max(self.timeout, BACK_WITHIN)
         deadline = time.monotonic() + limit
         while why := self._serves(end.program, end.version):
             if meanwhile is not None and meanwhile():
-                return
+                if not end.version:
+                    return
+                meanwhile = None
             if time.monotonic() > deadline:
                 raise NotReady(
                     f"the agent of weft {end.version} does not serve after {limit:.0f} s: {why}",

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from weft.lab.nodes import start_time
 from weft.model.errors import NotFound, NotReady, WeftError
+from weft.upgrade.units import PLACES
 
 UNIT = "weft.service"
 SYSTEMD = Path("/run/systemd/system")
@@ -25,6 +26,7 @@ END_WITHIN = 15.0
 LOG_LINES = 15
 _PATH = re.compile(r"path=([^ ;]+)")
 _ARGV = re.compile(r"argv\[\]=([^;]*)")
+_FRAGMENT = re.compile(r"^FragmentPath=(.+)$", re.MULTILINE)
 
 
 class Keeper(Protocol):
@@ -32,6 +34,7 @@ class Keeper(Protocol):
 
     name: str
     command: tuple[str, ...]  # what it starts: program, `agent`, options
+    units: Path | None  # where systemd's units of ours lie; None where there are none to replace
 
     def agent(self) -> int | None:
         """The agent's process id; None while none runs."""
@@ -39,6 +42,9 @@ class Keeper(Protocol):
     def restart(self) -> None:
         """End the agent; another is started at once or after a moment. Returns when the old one
         is gone."""
+
+    def reload(self) -> bool:
+        """Take up units that changed; whether there were any."""
 
     def log(self) -> str:
         """The end of the agent's log, for a person; empty where it cannot be told."""
@@ -50,7 +56,7 @@ class Systemd:
     name = f"systemd ({UNIT})"
 
     def __init__(self) -> None:
-        shown = _systemctl("show", UNIT, "--property=LoadState,ExecStart").stdout
+        shown = _systemctl("show", UNIT, "--property=LoadState,ExecStart,FragmentPath").stdout
         if "LoadState=loaded" not in shown or (found := _PATH.search(shown)) is None:
             raise NotFound(
                 f"systemd has no unit {UNIT}; install it and start it: docs/install.md",
@@ -59,6 +65,9 @@ class Systemd:
         words = _ARGV.search(shown)
         rest = words[1].split()[1:] if words is not None else ["agent"]
         self.command = (found[1], *rest)
+        fragment = _FRAGMENT.search(shown)
+        place = Path(fragment[1]).parent if fragment is not None else Path()
+        self.units: Path | None = place if place in PLACES else None
 
     def agent(self) -> int | None:
         shown = _systemctl("show", UNIT, "--property=MainPID").stdout.strip()
@@ -73,6 +82,11 @@ class Systemd:
         if before is not None and began is not None:
             _wait_gone(before, began, END_WITHIN)
 
+    def reload(self) -> bool:
+        shown = _systemctl("show", UNIT, "--property=NeedDaemonReload").stdout
+        _systemctl("daemon-reload")
+        return "=yes" in shown
+
     def log(self) -> str:
         argv = ["journalctl", "--unit", UNIT, "--lines", str(LOG_LINES), "--no-pager"]
         with suppress(OSError, subprocess.SubprocessError):
@@ -83,6 +97,8 @@ class Systemd:
 
 class Supervisor:
     """A running deploy/weft-supervise, by the pid file that it wrote."""
+
+    units: Path | None = None
 
     def __init__(self, pidfile: Path) -> None:
         pid, began = _read_pid(pidfile)
@@ -112,6 +128,9 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             _wait_gone(pid, began, END_WITHIN)
+
+    def reload(self) -> bool:
+        return False
 
     def log(self) -> str:
         """What its standard error goes to, if that is a file."""

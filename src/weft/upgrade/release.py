@@ -18,13 +18,17 @@ from weft.agent.places import read_settings
 from weft.cni.install import LAUNCHER
 from weft.model.attachment import ALIAS_VERSION
 from weft.model.errors import Invalid, NotFound, WeftError
+from weft.model.settings import SETTINGS_PATH
 from weft.store.sqlite_file import FORMAT as STORE_FORMAT
 from weft.wire.local import OLDEST_VERSION, VERSION
 
 PATIENCE = 30.0
+UNITS = Path(__file__).with_name("units")
+"""This release's units for systemd."""
 
 _QUESTION = """
 import json, pathlib, sys
+import weft
 from weft import __version__
 from weft.agent.journal import FORMAT as journal
 from weft.cni.install import LAUNCHER
@@ -40,8 +44,9 @@ except Exception as error:
     trouble = str(error)
 formats = dict(journal=journal, store=store, alias=ALIAS_VERSION,
                oldest_protocol=OLDEST_VERSION, protocol=VERSION)
+units = pathlib.Path(weft.__file__).parent / "upgrade" / "units"
 print(json.dumps(dict(version=__version__, launcher=str(LAUNCHER), settings=trouble,
-                      formats=formats)))
+                      formats=formats, units=str(units) if units.is_dir() else "")))
 """
 
 
@@ -57,13 +62,15 @@ class Formats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """`settings`: why it cannot read the node's settings file; empty where it can."""
+    """`settings`: why it cannot read the node's settings file; empty where it can. `units`: where
+    its units for systemd lie; empty where it brings none."""
 
     version: str
     program: str = ""
     launcher: str
     formats: Formats
     settings: str = ""
+    units: str = ""
 
     @property
     def number(self) -> tuple[int, ...]:
@@ -102,6 +109,7 @@ def own(settings: Path) -> Release:
         program=str(program),
         launcher=str(LAUNCHER),
         settings=trouble,
+        units=str(UNITS),
         formats=Formats(
             journal=JOURNAL_FORMAT,
             store=STORE_FORMAT,
@@ -130,6 +138,22 @@ def ask(program: Path, settings: Path) -> Release:
     except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as error:
         raise _no_release(program, str(error)) from error
     return msgspec.structs.replace(found, program=str(program))
+
+
+class Asked:
+    """Releases by their programs, each asked once. `known`: one that need not be asked."""
+
+    def __init__(self, known: Release) -> None:
+        self._found: dict[str, Release | None] = {known.program: known}
+
+    def at(self, program: str) -> Release | None:
+        """The release; None where it cannot be asked."""
+        if program not in self._found:
+            try:
+                self._found[program] = ask(Path(program), Path(SETTINGS_PATH))
+            except WeftError:
+                self._found[program] = None
+        return self._found[program]
 
 
 def _no_release(program: Path, why: str) -> Invalid:

@@ -13,6 +13,7 @@ import typer
 from weft.cli.break_glass import keepers, rules
 from weft.cli.break_glass.keepers import Keepers
 from weft.cli.break_glass.rules import Standing
+from weft.cli.client import SOCKET
 from weft.cli.columns import plain
 from weft.cli.options import Report
 from weft.cli.output import as_text, complain, echo
@@ -193,6 +194,11 @@ def _warnings(scene: Scene) -> list[str]:
         found.append(f"systemd could not be asked: {scene.keepers.unasked}")
     if any(table.holder == 0 for table in scene.tables):
         found.append("a table is owned by a process that cannot be seen from here")
+    if not scene.keepers.living and keepers.listened_to(SOCKET):
+        found.append(
+            f"somebody who cannot be seen from here listens on {SOCKET}: an agent would put "
+            "the rules back; repeat this where its process can be seen"
+        )
     if boot := scene.keepers.at_boot():
         found.append(f"started at boot, which loads rules again: {_DISABLE} {' '.join(boot)}")
     return found

@@ -23,6 +23,7 @@ from weft.lab.nodes import start_time
 
 SYSTEMD = Path("/run/systemd/system")
 PROCESSES = Path("/proc")
+UNIX = Path("/proc/thread-self/net/unix")
 RUNNING_UNITS = ("weft.socket", "weft.service")  # in the order in which they are stopped
 BOOT_UNITS = ("weft-boot.service", *RUNNING_UNITS)
 ASK_LIMIT = 10.0  # seconds for an answer of systemd
@@ -33,6 +34,7 @@ ROUNDS = 3  # looks for those whom somebody started meanwhile
 
 Role = Literal["agent", "supervisor", "owner of the tables"]
 _PROGRAMS = frozenset(("weft", "weft.main"))
+_ACCEPTS = 0x10000  # __SO_ACCEPTCON
 _IDLE = frozenset(("inactive", "failed"))
 
 
@@ -181,6 +183,17 @@ def _gone(process: Process, patience: float) -> bool:
         return bool(ended.poll(max(0, int(patience * 1000))))
     finally:
         os.close(descriptor)
+
+
+def listened_to(path: str) -> bool:
+    """Whether somebody of our network namespace listens on this Unix socket, also where the process
+    cannot be seen. Nobody is called: that would start an agent whose socket systemd holds."""
+    try:
+        lines = UNIX.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    found = (line.split(maxsplit=7) for line in lines[1:])
+    return any(len(each) == 8 and each[7] == path and int(each[3], 16) & _ACCEPTS for each in found)
 
 
 # -- systemd

@@ -115,9 +115,12 @@ def _serve(make: Callable[[int], Player], number: int, connection: Connection) -
         signal.signal(signal.SIGTERM, _leave)
         libc.die_with_parent(signal.SIGTERM)
         with make(number) as player:
-            while True:
-                answer = player.answer(connection.recv_bytes())
-                connection.send_bytes(msgspec.msgpack.encode((True, answer)))
+            try:
+                while True:
+                    answer = player.answer(connection.recv_bytes())
+                    connection.send_bytes(msgspec.msgpack.encode((True, answer)))
+            finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # giving back is not cut short
     except EOFError:  # no more questions
         pass
     except BaseException:  # a forked child must never run its parent's cleanup

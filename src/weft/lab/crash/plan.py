@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from weft.lab.crash.aftermath import FOLLOW_UPS
 from weft.lab.crash.faults import Fault
 from weft.lab.crash.tracing import Point
-from weft.lab.crash.verbs import VERBS, Victim
+from weft.lab.crash.verbs import THENS, VERBS, Victim
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +16,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     verbs: tuple[str, ...] = tuple(VERBS)
     victims: tuple[Victim, ...] = ("launcher", "agent")
     faults: tuple[Fault, ...] = (Fault("kill"),)
-    thens: tuple[str, ...] = tuple(FOLLOW_UPS)
+    thens: tuple[str, ...] = THENS
     points: int | tuple[Point, ...] | None = None
     limit: int | None = None
     seed: int = 1

@@ -8,8 +8,10 @@ from types import TracebackType
 
 import msgspec
 
+from weft.lab.crash import program
 from weft.lab.crash.aftermath import Scene
 from weft.lab.crash.plan import Result, Trial
+from weft.lab.crash.returned import Returned
 from weft.lab.crash.stage import SUBJECTS, Stage
 from weft.lab.crash.strike import effects, strike
 from weft.lab.crash.tracing import Point
@@ -27,16 +29,17 @@ class Played(msgspec.Struct, frozen=True):
 
 
 class Player:
-    """A stage, made anew when a trial has spoilt it; for the length of a `with` block."""
+    """Stages, made when they are needed and anew when a trial has spoilt one; for the length of a
+    `with` block."""
 
     def __init__(self, number: int = 0) -> None:
         """`number`: of this player among those of a process's children."""
         self._name = f"crash-{os.getpid()}-{number}"
-        self._stages = 0
+        self._made = 0
         self._stack = ExitStack()
+        self._stages: dict[bool, tuple[Stage, ExitStack]] = {}
 
     def __enter__(self) -> Player:
-        self._renew()
         return self
 
     def __exit__(
@@ -46,11 +49,20 @@ class Player:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        self._stages.clear()
 
-    def _renew(self) -> None:
-        self._stack.close()
-        self._stages += 1
-        self.stage = self._stack.enter_context(Stage(f"{self._name}-{self._stages}"))
+    def stage(self, *, bare: bool = False) -> Stage:
+        """The stage of that kind."""
+        if bare not in self._stages:
+            self._made += 1
+            stack = self._stack.enter_context(ExitStack())
+            made = stack.enter_context(Stage(f"{self._name}-{self._made}", bare=bare))
+            self._stages[bare] = made, stack
+        return self._stages[bare][0]
+
+    def _spoilt(self, verb: Verb) -> None:
+        _, stack = self._stages.pop(verb.is_bare)
+        stack.close()
 
     def answer(self, asked: bytes) -> bytes:
         """A trial's result, in octets."""
@@ -58,39 +70,53 @@ class Player:
 
     def points(self, verb: Verb, victim: Victim) -> list[Point]:
         """Every call that was traced while the verb was played unharmed."""
-        found = effects(self.stage, verb, prepare(self.stage, verb), victim)
-        self.stage.start()
-        for name in SUBJECTS:
-            self.stage.must("DEL", name)
-        left = self.stage.left()
+        stage = self.stage(bare=verb.is_bare)
+        found = effects(stage, verb, prepare(stage, verb), victim)
+        self._clear(stage, verb)
+        if verb.call is None:
+            prepare(stage, verb)
+            found += program.points_of_threads(stage, verb)
+            self._clear(stage, verb)
+        return found
+
+    def _clear(self, stage: Stage, verb: Verb) -> None:
+        if verb.is_bare:
+            if stage.differs():
+                stage.give_back()
+        else:
+            stage.start()
+            for name in SUBJECTS:
+                stage.must("DEL", name)
+        left = stage.left()
         if left:
             raise WeftError("the verb leaves something without any fault: " + "; ".join(left))
-        return found
 
     def settle(self, trial: Trial) -> Played:
         """A trial whose point was met, or that missed it time and again."""
+        verb = VERBS[trial.verb]
         datagrams = 0
         for _ in range(_TRIES):
-            before = self.stage.traffic.counted().sent
-            result = self.play(trial)
-            datagrams += self.stage.traffic.counted().sent - before
+            stage = self.stage(bare=verb.is_bare)
+            before = stage.traffic.counted().sent
+            result = self.play(stage, trial)
+            datagrams += stage.traffic.counted().sent - before
             if result.left:
-                self._renew()
+                self._spoilt(verb)
             if result.outcome != "missed":
                 break
         return Played(result, datagrams)
 
-    def play(self, trial: Trial) -> Result:
+    def play(self, stage: Stage, trial: Trial) -> Result:
         """One trial. A trial that leaves something has spoilt the stage."""
         verb = VERBS[trial.verb]
         where = ""
         problems: list[str] = []
         retried = False
         try:
-            prepared = prepare(self.stage, verb)
-            struck = strike(self.stage, prepared, trial.victim, trial.point, trial.fault)
+            prepared = prepare(stage, verb)
+            struck = strike(stage, prepared, trial)
             where = struck.where
-            scene = Scene(self.stage, verb, prepared, struck)
+            scene = Returned(stage, verb) if verb.is_bare else Scene(stage, verb, prepared, struck)
             scene.play(trial.then, killed=trial.fault.is_kill)
             problems, retried = scene.problems, scene.retried
         except (WeftError, OSError) as error:

@@ -44,13 +44,14 @@ SUBJECTS = ("subject-1", "subject-2")
 LIMITS = {"ingressRate": 10**8, "egressRate": 10**8}
 """Every pod has them, so that a link, its queues and its ifb are struck, too."""
 LOG = Path("/run/crash.strace")
+AGENT = cluster.agent_command()
 LAUNCHER = cluster.BINS / "weft"
 UNFORESEEN = ("Traceback (most recent call last)", "a request failed", "outcome=internal")
 # a launcher waits that long for an ADD; a fault that keeps the agent from answering costs it whole
 SETTINGS = "attach:\n  addTimeout: 3\n"
 _START_LIMIT = 30.0
 _TRACEBACK = 40  # lines
-_MENDING = 5.0  # seconds in which an agent has its journal in order again
+_MENDING = 15.0  # seconds in which an agent has its journal in order again
 _AGAIN = 11  # CNI: try again later
 PATIENCE = 5.0  # seconds for what kernel and agent do late
 _GLIMPSES = 0.3  # seconds between two looks while a glimpse tells a difference
@@ -61,8 +62,12 @@ _POD_QUESTIONS = (["link"], ["addr"], ["-4", "route"], ["-6", "route"])
 class Stage:
     """A node, its agent and its pods, for the length of a `with` block."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, bare: bool = False) -> None:
+        """`bare`: without bystanders, and given back by `weft agent --teardown`: what stands
+        there is what a teardown leaves, and no agent runs."""
         self._name = name
+        self._bare = bare
+        self.pods = SUBJECTS if bare else (*BYSTANDERS, *SUBJECTS)
         self._stack = ExitStack()
         self._agent: subprocess.Popen[bytes] | None = None
         self._read = 0  # octets of the agent's log that have been looked at
@@ -94,10 +99,16 @@ class Stage:
         # a DEL without an agent, so that the directory of the queue is there from the beginning
         self.send("DEL", SUBJECTS[0])
         self.start()
-        calls.call(self.node, _make, [*BYSTANDERS, *SUBJECTS])
-        for name in BYSTANDERS:
+        calls.call(self.node, _make, self.pods)
+        for name in self.pods[: -len(SUBJECTS)]:
             self.bystanders[name] = self.must("ADD", name).json or {}
         self._warm_up()
+        self.closed: list[str] = []  # the barrier of a bare node
+        if self._bare:
+            self.give_back()
+            self.command("--close-boot")
+            self.closed = self.barrier()
+            self.give_back()
         self.traffic = stack.enter_context(Traffic(self._flows()))
         self._glimpses = list(self._open_glimpses(stack))
         self._glimpsed = [glimpse() for glimpse in self._glimpses]
@@ -111,9 +122,9 @@ class Stage:
             self.must("GC", keep=BYSTANDERS)
 
     def _flows(self) -> list[Flow]:
-        places = {name: str(self.node.pod_network(name)) for name in BYSTANDERS}
+        places = {name: str(self.node.pod_network(name)) for name in self.bystanders}
         flows = []
-        for goal in BYSTANDERS:
+        for goal in self.bystanders:
             (origin,) = set(BYSTANDERS) - {goal}
             for address in addresses(self.bystanders[goal]):
                 flows.append(Flow(places[origin], places[goal], address))
@@ -198,13 +209,22 @@ class Stage:
             time.sleep(0.002)
         return not self.is_running
 
-    def launch(self, before: Sequence[str] = ()) -> None:
-        """Begin to start an agent; `before` wraps the command."""
+    def launch(
+        self,
+        before: Sequence[str] = (),
+        *,
+        program: Sequence[str] = AGENT[:-1],
+        arguments: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """Begin to start an agent. `before` wraps the command; `program` is another way to run
+        weft, which gets these descriptors."""
         environment = {"PATH": CLEAN_PATH, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         with self.node.path(cluster.AGENT_LOG).open("ab") as log:
             self._agent = self.node.popen(
-                [*before, *cluster.agent_command()],
+                [*before, *program, AGENT[-1], *arguments],
                 env=environment,
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -217,8 +237,27 @@ class Stage:
         deadline = time.monotonic() + _START_LIMIT
         while not self.serves():
             if not self.is_running or time.monotonic() > deadline:
-                raise NotReady(f"the agent does not serve:\n{self._log_text()[-1500:]}")
+                raise NotReady(f"the agent does not serve:\n{self.logged()[-1500:]}")
             time.sleep(0.01)
+
+    def command(self, *arguments: str) -> None:
+        """Run `weft agent` with these to its good end."""
+        self.launch(arguments=arguments)
+        if not self.ended(_START_LIMIT) or self.status != 0:
+            raise WeftError(f"weft agent {' '.join(arguments)}: status {self.status}")
+
+    def give_back(self) -> None:
+        """Everything but the store is taken away, by a teardown after an agent's life."""
+        self.start()
+        for name in SUBJECTS:
+            self.must("DEL", name)
+        self.kill()
+        self.command("--teardown")
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of the agent that ran last; None while it runs."""
+        return None if self._agent is None else self._agent.poll()
 
     def serves(self) -> bool:
         """Whether the agent answers calls."""
@@ -234,12 +273,13 @@ class Stage:
                 self._agent.kill()
             self._agent.wait()
 
-    def _log_text(self) -> str:
+    def logged(self) -> str:
+        """Everything that agents have logged on this stage."""
         return self.node.path(cluster.AGENT_LOG).read_text(errors="replace")
 
     def unforeseen(self) -> list[str]:
         """What the agent has logged since the last time that it must never log."""
-        text = self._log_text()
+        text = self.logged()
         fresh, self._read = text[self._read :], len(text)
         lines = fresh.splitlines()
         return [
@@ -270,7 +310,7 @@ class Stage:
     def look(self) -> Snapshot:
         """Kernel and files of the node, and the kernel's side of all pods. Without the blocks of
         addresses that the node has taken from its pools: those it keeps for the next pods."""
-        raw = calls.call(self.node, _look, [*BYSTANDERS, *SUBJECTS])
+        raw = calls.call(self.node, _look, self.pods)
         found = {name: Counter(lines) for name, lines in raw.items()}
         found["nftables"] = _without_blocks(found["nftables"])
         return found
@@ -302,12 +342,23 @@ class Stage:
     def _open_glimpses(self, stack: ExitStack) -> Iterator[Callable[[], Any]]:
         """All that `look` sees, in forms that are read fast: equal only where that is equal."""
         yield stack.enter_context(dumps.Dumper(self.node.network, dumps.OF_A_NODE)).take
-        for name in (*BYSTANDERS, *SUBJECTS):
+        for name in self.pods:
             place = self.node.pod_network(name)
             yield stack.enter_context(dumps.Dumper(place, dumps.OF_A_POD)).take
         yield lambda: [list(snapshot.files(self.node.path(top))) for top in snapshot.STATE]
-        yield lambda: _without_blocks(self._inside(snapshot.rules))
+        yield self.rules
         yield lambda: self._inside(snapshot.sysctls)
+
+    def rules(self) -> Counter[str]:
+        """The node's packet rules, without its blocks of addresses."""
+        return _without_blocks(self._inside(snapshot.rules))
+
+    def barrier(self) -> list[str]:
+        """The packet rules as text without the flags of tables: where a kernel refuses to protect
+        a table, it is loaded without protection."""
+        text = entering.output(self.node.network, ["nft", "-s", "list", "ruleset"])
+        lines = text.splitlines()
+        return [line for line in lines if line and not line.startswith("\tflags")]
 
     def _inside(self, read: Callable[[], Counter[str]]) -> Counter[str]:
         with entering.network(self.node.network):

@@ -102,9 +102,10 @@ class Sweeper:
                 found += [
                     Trial(verb=name, victim=victim, fault=fault, point=point, then=then)
                     for fault in plan.faults
-                    if verb.call is not None or fault.is_kill
-                    for point in _drawn(choose(traced, verb, fault), plan.points, dice)
+                    if verb.fails or fault.is_kill
+                    for point in _drawn(choose(traced, fault), plan.points, dice)
                     for then in plan.thens
+                    if then in verb.thens
                 ]
         if not found:
             raise Invalid("nothing is left to try: no point of these verbs suits these faults")

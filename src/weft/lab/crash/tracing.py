@@ -31,6 +31,7 @@ _ATTACH_LIMIT = 10.0
 _CALL = re.compile(r"(?:(\d+) +)?(\w+)\((.*)")
 _DEATH = re.compile(r"(?:(\d+) +)?\+\+\+ killed by SIGKILL")
 _RESULT = re.compile(r"(.*)\)\s+= (?:\?|-?[0-9]+|0x[0-9a-f]+)")
+_AGAIN = "ERESTARTNOINTR"
 _SPELLED = re.compile(r"(main|worker):([a-z_0-9]+):([1-9][0-9]*)")
 
 
@@ -154,6 +155,8 @@ def read(log: Path, main: int | None = None) -> list[Point]:
     for line in _lines(log):
         call = _CALL.match(line)
         if call is None:
+            continue
+        if _AGAIN in line:  # the kernel begins it anew while others hold a lock
             continue
         who = call[1] or ""
         counts[who, call[2]] += 1

@@ -59,9 +59,10 @@ def stop() -> None:
 
 
 def forget() -> None:
-    """Have systemd forget the units, before `down` removes their files."""
-    if has_systemd() and all((places.UNITS / name).exists() for name in places.UNIT_NAMES):
-        _systemctl("disable", "--quiet", "--now", *places.UNIT_NAMES)
+    """Have systemd forget the units that there are, before `down` removes their files."""
+    present = [name for name in places.UNIT_NAMES if (places.UNITS / name).exists()]
+    if has_systemd() and present:
+        _systemctl("disable", "--quiet", "--now", *present)
 
 
 def log_tail(lines: int = 15) -> str:

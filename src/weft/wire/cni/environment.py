@@ -159,7 +159,7 @@ def _netns(path: str, strict: bool) -> str | None:
 
 def _is_text(path: str) -> bool:
     """Whether it was UTF-8: the result repeats the path in JSON, which cannot say other bytes."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in path)
+    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def _args(text: str, strict: bool) -> Args:

@@ -152,6 +152,7 @@ def _sysctls() -> list[Damage]:
             ("net.ipv6.conf.eth0.accept_ra", 1),
             (f"{link4}.forwarding", 0),
             (f"{link4}.accept_redirects", 1),
+            (f"{link4}.rp_filter", 0),
             (f"{link6}.forwarding", 0),
             (f"{link6}.accept_redirects", 1),
             (f"{link6}.accept_ra", 2),
