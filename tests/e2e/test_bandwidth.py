@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from acceptance import Answer, Ask, Host, ask, execute_all, host_link, pod_mac, watched
 from lies import Ears, Liar, honest, lies, tables
-from weft.lab import calls, truth
+from weft.lab import calls, entering, truth
 from weft.lab.ears import Mouth, nonce
 from weft.lab.rates import Stream, measure
 from weft.lab.wiring import OUTSIDE_V4, node_addresses
 
 NODE4, _ = node_addresses(0)
 RATE = 20_000_000
+SEGMENT, SEGMENTS = 1472, 44
 LINK = host_link("pod")
 BETWEEN = "wb" + LINK[2:]
 UNABLE = (
@@ -56,6 +59,28 @@ def test_rates_are_kept_both_ways(host: Host, protocol: str) -> None:
             if arrived.payload > 0.9 * RATE:
                 break
         assert arrived.payload > 0.9 * RATE, (stream, arrived)
+    host.drop("pod")
+
+
+@pytest.mark.parametrize("rate", [10**7, 10**8])
+def test_a_packet_of_64_kib_passes_a_bucket_that_is_smaller_and_one_that_is_larger(
+    host: Host, rate: int
+) -> None:
+    """At the lower rate the kernel has to cut it, at the higher it goes as it is."""
+    four = host.add("pod", **limited(ingressRate=rate, egressRate=rate)).addresses[0]
+    shown = json.loads(host.shell(f"tc -j qdisc show dev {LINK} root"))[0]
+    assert (shown["options"]["burst"] > SEGMENTS * SEGMENT) == (rate == 10**8)
+    pod, node = host.network("pod"), host.node.network
+    for origin, goal, address in ((node, pod, four), (pod, node, NODE4)):
+        with (
+            closing(entering.socket_in(goal, socket.AF_INET, socket.SOCK_DGRAM)) as server,
+            closing(entering.socket_in(origin, socket.AF_INET, socket.SOCK_DGRAM)) as client,
+        ):
+            server.bind((address, 0))
+            server.settimeout(5.0)
+            client.setsockopt(17, 103, SEGMENT)  # SOL_UDP, UDP_SEGMENT
+            client.sendto(bytes(SEGMENTS * SEGMENT), server.getsockname())
+            assert [len(server.recv(2000)) for _ in range(SEGMENTS)] == [SEGMENT] * SEGMENTS
     host.drop("pod")
 
 

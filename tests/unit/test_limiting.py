@@ -23,7 +23,7 @@ def test_a_trial_that_succeeds_is_the_only_one(monkeypatch: pytest.MonkeyPatch) 
 
     async def twice() -> str:
         subject = Limiting()
-        await subject.require()
+        await asyncio.gather(subject.require(), subject.require())
         await subject.require()
         assert subject.proven
         return await subject.why()

@@ -36,13 +36,17 @@ class Limiting:
     def __init__(self) -> None:
         self.proven = False
         """A trial succeeded."""
+        self._turn = asyncio.Lock()
         self._refusal = ""
         self._told: str | None = None
 
     async def require(self) -> None:
-        """Raise Unsupported where rates cannot be limited."""
-        if self.proven:
-            return
+        """Raise Unsupported where rates cannot be limited. Of many at once, one tries."""
+        async with self._turn:
+            if not self.proven:
+                await self._try()
+
+    async def _try(self) -> None:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[str] = loop.create_future()
 

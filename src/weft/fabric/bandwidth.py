@@ -12,7 +12,7 @@ the least: one frame must fit in any case, and with only one each late timer cos
 
 TCP hands down up to 64 KiB as one packet. Where the bucket holds it (from about 27 Mbit/s on) it
 goes as it is; a smaller bucket lets the kernel cut it into frames (tbf_segment), which is cheap at
-such rates. Nothing is too large for it.
+such rates. All of them fit the queue from about 3 Mbit/s on; below, the last ones may be dropped.
 
 What does not go at once waits: 50 ms of the rate, as a drop-tail queue. Less makes TCP lose packets
 at the rate's edge (the reference plugin's 25 ms are two packets at 1 Mbit/s), more is delay for

@@ -10,7 +10,7 @@ Not for two threads; a number means nothing in another process.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 
@@ -40,9 +40,11 @@ class Reader:
         self._nft = Nftables()
 
     def take(self) -> Prints:
-        """Of every veth and ifb."""
+        """Of every veth; and of ifbs, where anything is limited at all."""
         found: Prints = {}
-        everything = (self._links(), self._routes(), self._neighbours(), self._queues())
+        queues = list(self._queues())
+        kinds = ("veth", "ifb") if queues else ("veth",)
+        everything = (self._links(kinds), self._routes(), self._neighbours(), queues)
         for index, said in chain.from_iterable(everything):
             # the order of a dump means nothing, so the sum of all
             found[index] = found.get(index, 0) + hash(said)
@@ -62,17 +64,19 @@ class Reader:
         """A number that changes with every change of packet rules, whosesoever."""
         return self._nft.generation()
 
-    def _links(self) -> Iterator[tuple[int, bytes]]:
-        answers = self._via.dump(links.get_all(kind="veth"))
-        # a kernel without ifb answers with every link there is
-        more = self._via.dump(links.get_all(kind="ifb"))
-        answers += [item for item in more if links.decode(item[1]).kind == "ifb"]
-        for _, body in answers:
+    def _links(self, kinds: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+        for body in (body for kind in kinds for body in self._of_kind(kind)):
             said = bytes(body)
             changing = said.rfind(_CACHEINFO6)
             if changing >= 0:
                 said = said[:changing] + said[changing + 20 :]
             yield _INDEX.unpack_from(said, _LINK_INDEX_AT)[0], said
+
+    def _of_kind(self, kind: str) -> Iterator[memoryview]:
+        """A kernel that does not know the kind (ifb is a module) answers with every link."""
+        for _, body in self._via.dump(links.get_all(kind=kind)):
+            if kind == "veth" or links.decode(body).kind == kind:
+                yield body
 
     def _routes(self) -> Iterator[tuple[int, bytes]]:
         for family in _FAMILIES:
