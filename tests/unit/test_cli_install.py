@@ -14,7 +14,7 @@ from cli_run import Ran, fake, run
 from fake_agent import Fake
 
 from weft.cli import install as command
-from weft.cni import asking, install
+from weft.cni import asking, install, placing
 from weft.cni.install import DEFAULT_CONFLIST, FORMER_CONFLISTS, MARK
 from weft.cni.installed import STATE
 from weft.cni.placing import ASIDE, FILE
@@ -46,11 +46,10 @@ class Root:
         return place
 
     def files(self) -> dict[str, bytes | None]:
-        """Every file and directory but the record's."""
-        found = (each for each in self.path.rglob("*") if STATE.lstrip("/") not in str(each))
+        """Every file and directory."""
         return {
             str(each.relative_to(self.path)): each.read_bytes() if each.is_file() else None
-            for each in found
+            for each in self.path.rglob("*")
         }
 
     def install(self, *options: str) -> Ran:
@@ -65,6 +64,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     launcher = tmp_path / "launcher"
     launcher.write_bytes(MARK + b"0.3.0")
     monkeypatch.setattr(install, "LAUNCHER", launcher)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the disk is not what is tested
     (tmp_path / "root").mkdir()
     return Root(tmp_path / "root")
 
@@ -88,7 +88,6 @@ def test_launcher_and_network_go_where_containerd_looks(root: Root) -> None:
     assert (again.status, "nothing to do" in again.out, root.files()) == (0, True, once)
     assert root.uninstall().status == 0
     assert root.files() == before
-    assert not (root.path / STATE.lstrip("/")).exists()
 
 
 def test_dry_run_changes_nothing(root: Root) -> None:
@@ -182,6 +181,28 @@ def test_settings_that_cannot_be_read_stop_it(root: Root) -> None:
     ran = root.install()
     assert (ran.status, root.files()) == (1, before)
     assert "/etc/containerd/config.toml is no TOML" in ran.err
+
+
+def test_directory_that_others_can_write_stops_it(root: Root) -> None:
+    (root.path / "etc/cni/net.d").chmod(0o777)
+    before = root.files()
+    ran = root.install("--take-over")
+    assert (ran.status, root.files()) == (1, before)
+    assert "etc/cni/net.d is not safe to use: its mode 0777 lets others write" in ran.err
+
+
+def test_read_only_directory_is_passed_over_where_the_runtime_has_another(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root.path / "usr/lib/cni").mkdir(parents=True)
+    monkeypatch.setattr(placing, "_is_read_only", lambda place: "usr/lib" in str(place))
+    ran = alone(root).install()
+    assert (ran.status, "usr/lib/cni is on a file system that cannot be" in ran.err) == (1, True)
+    both = DEBIAN.replace('bin_dir = "/usr/lib/cni"', 'bin_dirs = ["/usr/lib/cni", "/srv/cni"]')
+    root.write("etc/containerd/config.toml", both)
+    (root.path / "srv/cni").mkdir(parents=True)
+    assert root.install().status == 0
+    assert (root.path / "srv/cni/weft").exists()
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -293,9 +314,9 @@ def test_killed_install_is_finished_by_another_and_taken_back_whole(
     for seen in points(lambda: root.install("--take-over")):  # counted
         net = root.path / "etc/cni/net.d"
         assert any((net / name).exists() for name in ("05-bridge.conflist", FILE))
-        if seen % 2:
+        if seen % 3 == 0:
             assert root.install("--take-over").status == 0
-            assert "10-weft.conflist" in root.install("--dry-run").out
+            assert (net / FILE).exists() and not (net / "05-bridge.conflist").exists()
         assert root.uninstall().status == 0
         assert root.files() == before, seen
     assert seen > 8

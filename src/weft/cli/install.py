@@ -147,6 +147,8 @@ def uninstall(
         work = Installation(tree, record)
         if done is None:
             answer = _nothing(work)
+            if not dry_run:
+                record.end()  # of an `install` that was killed before it was on record
         else:
             if not force:
                 attached = _attached(client_of(ctx)) if _is_live(root) else []

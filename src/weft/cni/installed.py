@@ -62,7 +62,9 @@ class Record:
     @contextmanager
     def held(self, *, make: bool) -> Iterator[None]:
         """Nobody else installs, uninstalls or upgrades meanwhile; Conflict where somebody does.
-        Where there is no state directory and none is made, nothing is held."""
+        Where there is no state directory and none is made, nothing is held; one that was made and
+        is empty at the end goes again."""
+        was_there = self._state.exists()
         try:
             if make:
                 files.make_directory(self._state)
@@ -83,6 +85,9 @@ class Record:
             yield
         finally:
             os.close(descriptor)
+            if not was_there:
+                with suppress(OSError):
+                    self._state.rmdir()
 
     def read(self) -> Installed | None:
         """What is on record; None where nothing is."""
@@ -113,5 +118,6 @@ class Record:
     def end(self) -> None:
         """Forget it, and its directory where nothing else is in it."""
         self._file.unlink(missing_ok=True)
+        files.clear_unfinished(self._file)
         with suppress(OSError):
             self._state.rmdir()

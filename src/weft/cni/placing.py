@@ -28,7 +28,7 @@ from weft.cni.runtimes.choice import (
 )
 from weft.cni.runtimes.found import NETWORKS, PLUGINS, Runtime, Tree
 from weft.kernel import files
-from weft.model.errors import Conflict, WeftError
+from weft.model.errors import Conflict, NotFound, WeftError
 
 FILE = "10-weft.conflist"
 ASIDE = ".before-weft"
@@ -75,12 +75,23 @@ def plugin_directories(
 ) -> list[str]:
     """Where the launcher belongs: everybody's, what was asked for, the usual ones that are there,
     and of each runtime's those that are there, or its first."""
-    wanted = [PLUGINS, *further]
-    wanted += [each for each in install.DIRECTORIES if tree.at(each).is_dir()]
+
+    def there(directories: Iterable[str]) -> list[str]:
+        return [each for each in directories if tree.at(each).is_dir()]
+
+    def writable(directories: Iterable[str]) -> list[str]:
+        return [each for each in there(directories) if not _is_read_only(tree.at(each))]
+
+    wanted = [PLUGINS, *further, *writable(install.DIRECTORIES)]
     for runtime in runtimes:
-        there = [each for each in runtime.plugins if tree.at(each).is_dir()]
-        wanted += there or runtime.plugins[:1]
+        searched = runtime.plugins
+        wanted += writable(searched) or there(searched)[:1] or searched[:1]
     return list(dict.fromkeys(wanted))
+
+
+def _is_read_only(place: Path) -> bool:
+    """Whether nothing can be written there at all, as below /usr of an immutable system."""
+    return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
 
 
 def network_directories(runtimes: Iterable[Runtime], further: Sequence[str] = ()) -> list[str]:
@@ -179,6 +190,9 @@ def _present(
     """Which of these are there as they shall be, and what is in the way of the others."""
     present: set[str] = set()
     obstacles: list[str] = []
+    for directory in dict.fromkeys(tree.at(each).parent for each in (*launchers, *lists)):
+        with _Gathered(obstacles):
+            _check_writable(directory)
     for each in launchers:
         with _Gathered(obstacles):
             if install.has_launcher(tree.at(each)):
@@ -189,6 +203,17 @@ def _present(
             if edited or install.has_conflist(tree.at(each)):
                 present.add(each)  # also one that was edited: it is the administrator's now
     return present, obstacles
+
+
+def _check_writable(directory: Path) -> None:
+    """Raise Conflict unless only root can write there, and root can; it need not be there."""
+    with suppress(NotFound):
+        files.check_directory(directory)
+        if _is_read_only(directory):
+            raise Conflict(
+                f"{directory} is on a file system that cannot be written; let the runtime look "
+                f"elsewhere, e.g. into {PLUGINS}"
+            )
 
 
 class _Gathered:
@@ -278,6 +303,8 @@ class Installation:
             place = self._tree.at(each)
             gone = install.remove_launcher(place.parent, place.name)
             self._remove("launcher", each, gone, "it is not weft's")
+        for each in (*done.launchers, *done.networks):
+            files.clear_unfinished(self._tree.at(each))
         for each in reversed(done.made):
             with suppress(OSError):  # others put something into it, or it is gone
                 self._tree.at(each).rmdir()
