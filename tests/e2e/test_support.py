@@ -5,30 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from acceptance import Host, ask, pool, watched
+from journals import journal
 from weft.cli.client import Client
 from weft.cli.support import parts
 from weft.cli.support.redaction import Redactor
-from weft.lab import calls, cluster, nodes, private
-from weft.lab.nodes import CLEAN_PATH, Node
+from weft.lab import calls, cluster, nodes
+from weft.lab.nodes import CLEAN_PATH
 from weft.model.errors import WeftError
 
 NUMBER = iter(range(10_000))
 ARCHIVE = "/run/support.tar.gz"
 CONFIG = "/etc/weft/other.yaml"
-JOURNALD = "/lib/systemd/systemd-journald"
-# neither the kernel's log nor its audit is taken from the machine
-JOURNALD_CONF = "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n"
 
 
 def canary() -> str:
@@ -161,38 +156,6 @@ def _collected_without_agent(host: Host) -> dict[str, str]:
     said = host.weft("support", "--output", ARCHIVE, *logged, "--config", CONFIG)
     assert "without status.json" in said
     return _content(host)
-
-
-@contextmanager
-def journal(node: Node) -> Iterator[Callable[[str, str], None]]:
-    """A journal of the node's own; what a unit prints is written to it by what is yielded."""
-    node.path("/etc/systemd").mkdir(exist_ok=True)
-    node.path("/etc/systemd/journald.conf").write_text(JOURNALD_CONF)
-    daemon = node.popen([JOURNALD], env={"PATH": CLEAN_PATH}, stdin=subprocess.DEVNULL)
-    made: list[Path] = []
-
-    def write(unit: str, text: str) -> None:
-        group = Path(node.cgroup, "system.slice", unit)
-        group.mkdir(parents=True)
-        made.append(group)
-        node.path("/run/text").write_text(text)
-        # the journal takes a line's unit from the cgroup of who writes it
-        inside = Path(str(private.unified_mount()), "system.slice", unit, "cgroup.procs")
-        line = f"echo $$ >{inside}; exec systemd-cat cat /run/text"
-        done = node.run(["sh", "-ec", line])
-        assert done.returncode == 0, done.stderr
-
-    try:
-        end = time.monotonic() + 10
-        while not node.path("/run/systemd/journal/stdout").exists():
-            assert daemon.poll() is None and time.monotonic() < end
-            time.sleep(0.01)
-        yield write
-    finally:
-        daemon.terminate()
-        daemon.wait(10)
-        for group in (*made, *{each.parent for each in made}):
-            group.rmdir()
 
 
 def _log(where: str) -> str:

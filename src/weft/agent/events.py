@@ -17,7 +17,7 @@ import msgspec
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SIMPLE = re.compile(r"[A-Za-z0-9_./:,@-]+")
-_PLAIN = str.maketrans({"\n": "\\n", "\r": "\\r", '"': '\\"'})
+_PLAIN = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", '"': '\\"'})
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

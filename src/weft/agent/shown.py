@@ -71,12 +71,15 @@ def attachment_views(
 
 
 def one_attachment(attachments: Iterable[Attachment], name: str) -> AttachmentView:
-    """The one whose host link is `name`, whose pod is `namespace/name`, or whose link or
-    container id begins so; raises NotFound, or Conflict where several do."""
+    """The one whose host link is `name`, whose pod is `namespace/name`, that has the address, or
+    whose link or container id begins so; raises NotFound, or Conflict where several do."""
     everyone = list(attachments)
     found = [each for each in everyone if each.host_link == name]
     found = found or [
-        each for each in everyone if name in (each.key.container, _pod(each), str(each.key))
+        each
+        for each in everyone
+        if name in (each.key.container, _pod(each), str(each.key))
+        or any(name == given.address for given in each.addresses)
     ]
     found = found or [
         each
