@@ -188,6 +188,7 @@ def test_container_of_ctr_runs_in_the_network(box: Box) -> None:
 
 PODMAN = """[network]
 network_backend = "cni"
+default_network = "weft"
 [engine]
 cgroup_manager = "cgroupfs"
 runtime = "runc"
@@ -207,24 +208,28 @@ def test_container_of_podman_has_two_networks_and_published_ports(box: Box, tmp_
         each["runtime"]["name"]: each
         for each in json.loads(box.weft("install", "-o", "json").stdout)["runtimes"]
     }
-    assert "--network weft" in told["podman"]["choice"]["notes"][0]
+    assert told["podman"]["choice"]["taken"] == ["10-weft.conflist"]
     archive = tmp_path / "image.tar"
     write_image(archive, IMAGE, Path(shutil.which("busybox") or "/bin/busybox"))
     podman = ("podman", "--root", "/run/podman-root", "--storage-driver", "vfs")
     box.good(*podman, "load", "--input", str(archive))
     before = box.links()
     script = "echo published >/index.html; exec /bin/busybox httpd -f -p 80 -h /"
-    box.good(
-        *(*podman, "run", "--detach", "--name", "three", "--network", "weft,weft-second"),
-        *("--publish", "8081:80", IMAGE, "/bin/busybox", "sh", "-c", script),
-    )
+    wishes = ("--network", "weft,weft-second", "--publish", "8081:80", "--publish", "5300:53/udp")
+    server = (IMAGE, "/bin/busybox", "sh", "-c", script)
+    box.good(*podman, "run", "--detach", "--name", "three", *wishes, *server)
     assert len(box.links() - before) == 2
+    addresses = box.good(*podman, "exec", "three", "/bin/busybox", "ip", "-o", "-4", "address")
+    assert {line.split()[1] for line in addresses.splitlines()} == {"lo", "eth0", "eth1"}
     page = ("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8081/")
     box.wait_for(lambda: box.machine.run(page).stdout == "published\n")
     box.start_agent()  # which finds the port bound by podman, and that is nobody else
     assert "PortTwice" not in box.good(WEFT, "get", "events")
-    assert "8081" in box.good(WEFT, "get", "ports")
+    ports = box.good(WEFT, "get", "ports")
+    assert "8081" in ports and "5300" in ports
     box.good(*podman, "rm", "--force", "--time", "0", "three")
+    alone = box.good(*podman, "run", "--rm", IMAGE, "/bin/busybox", "ip", "address")
+    assert "/32 scope global eth0" in alone and "eth1" not in alone
     assert box.links() == before
     box.path(f"{NETWORKS}/20-second.conflist").unlink()
 
