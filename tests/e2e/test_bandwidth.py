@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -62,7 +63,7 @@ def test_rates_are_kept_both_ways(host: Host, protocol: str) -> None:
     host.drop("pod")
 
 
-@pytest.mark.parametrize("rate", [10**7, 10**8])
+@pytest.mark.parametrize("rate", [3 * 10**6, 10**8])
 def test_a_packet_of_64_kib_passes_a_bucket_that_is_smaller_and_one_that_is_larger(
     host: Host, rate: int
 ) -> None:
@@ -177,6 +178,18 @@ def test_a_deletion_without_an_agent_is_finished_by_the_next(host: Host) -> None
     assert LINK not in truth.links(host.node.network)
     host.shell("rm /run/weft/journal.db*")  # who starts has the ifb's own word only
     host.start()
+    assert BETWEEN not in truth.links(host.node.network)
+
+
+def test_a_container_that_ends_without_a_deletion_leaves_its_ifb_to_that(host: Host) -> None:
+    host.add("pod", **BOTH)
+    host.unmake(["pod"])
+    deadline = time.monotonic() + 10.0
+    while LINK in truth.links(host.node.network):  # the kernel takes its time
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert BETWEEN in truth.links(host.node.network)
+    assert host.send(ask("DEL", "pod")).status == 0
     assert BETWEEN not in truth.links(host.node.network)
 
 
