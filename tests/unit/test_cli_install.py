@@ -227,6 +227,23 @@ def test_further_directories_must_be_absolute(root: Root, option: str) -> None:
     assert len(os.listdir(root.path / "srv/cni")) == 1
 
 
+def test_record_of_format_1_is_read(root: Root) -> None:
+    place = root.write("srv/net.d/05-old.conflist.before-weft", BRIDGE)
+    record = {
+        "format": 1,
+        "made": ["/srv/bin"],
+        "launchers": ["/srv/bin/weft"],
+        "networks": ["/srv/net.d/10-weft.conflist"],
+        "aside": [{"path": "/srv/net.d/05-old.conflist", "kept": f"/srv/net.d/{place.name}"}],
+    }
+    root.write(f"{STATE.lstrip('/')}/installed.json", json.dumps(record), 0o600)
+    root.write("srv/net.d/10-weft.conflist", DEFAULT_CONFLIST.decode())
+    root.write("srv/bin/weft", MARK.decode(), 0o755)
+    assert root.uninstall().status == 0
+    assert os.listdir(root.path / "srv") == ["net.d"]
+    assert os.listdir(root.path / "srv/net.d") == ["05-old.conflist"]
+
+
 def test_record_of_a_newer_release_is_refused(root: Root) -> None:
     root.write(f"{STATE.lstrip('/')}/installed.json", '{"format": 2}', 0o600)
     (root.path / STATE.lstrip("/")).chmod(0o700)
