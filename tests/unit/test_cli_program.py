@@ -166,30 +166,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert _python(code).splitlines()[-1] == "[]"
 
 
-def _complete(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
-    monkeypatch.setenv("_WEFT_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", line)
-    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - (not line.endswith(" "))))
-    return run().out.split()
-
-
-def test_shell_completes_commands_kinds_names_and_reasons(
-    fake: Fake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run("label", "pod", "web-0", "a=b")
-    run("label", "pod", "db-0", "a=b")
-    assert _complete(monkeypatch, "weft des") == ["describe"]
-    assert _complete(monkeypatch, "weft get att") == ["attachments"]
-    assert _complete(monkeypatch, "weft get pods w") == ["web-0"]
-    assert _complete(monkeypatch, "weft label pod ") == ["db-0", "web-0"]
-    assert _complete(monkeypatch, "weft explain exh") == ["exhausted"]
-
-
-@pytest.mark.usefixtures("nobody")
-def test_completion_without_an_agent_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _complete(monkeypatch, "weft get pods w") == []
-
-
 def test_every_command_of_the_table_is_in_the_help() -> None:
     out = run("--help").out
     for name in (*(name for name, _ in app.COMMANDS), "agent", "ipam", "lab", "conformance"):

@@ -1,4 +1,4 @@
-"""status, ipam, explain, version, completion: what a person sees."""
+"""status, ipam, explain, version: what a person sees."""
 
 from __future__ import annotations
 
@@ -227,13 +227,6 @@ def test_version_names_both_ends_and_minds_no_absent_agent(fake: Fake) -> None:
     assert (ran.status, ran.err) == (0, "")
     assert json.loads(ran.out)["agent"] is None
     assert run("--version").out == f"weft {__version__}\n"
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_prints_a_script(shell: str) -> None:
-    ran = run("completion", shell)
-    assert (ran.status, ran.err) == (0, "")
-    assert "_WEFT_COMPLETE" in ran.out
 
 
 @pytest.mark.parametrize(

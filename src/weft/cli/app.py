@@ -194,9 +194,8 @@ def command() -> Any:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status."""
     if completion.VARIABLE in os.environ:
-        from typer.completion import get_completion_inspect_parameters
-
-        get_completion_inspect_parameters()  # teaches typer the shells' forms
+        completion.answer(command())
+        return 0
     try:
         command()(args=list(arguments), prog_name="weft")
     except SystemExit as ended:

@@ -16,7 +16,7 @@ import typer
 
 from weft.cli.client import Client
 from weft.cli.columns import GAP, plain
-from weft.cli.completing import complete_pod
+from weft.cli.completing import complete_namespace, complete_pod
 from weft.cli.names import parse_selector
 from weft.cli.options import client_of
 from weft.cli.output import Output, Sheet, as_text, complain, echo, name_of
@@ -61,7 +61,13 @@ def connections(
     pods: Pods = None,
     namespace: Annotated[
         str | None,
-        typer.Option("-n", "--namespace", metavar="NAME", help="Only pods of this namespace."),
+        typer.Option(
+            "-n",
+            "--namespace",
+            metavar="NAME",
+            help="Only pods of this namespace.",
+            autocompletion=complete_namespace,
+        ),
     ] = None,
     selector: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.columns import count_of, plain, span, table
+from weft.cli.completing import complete_address
 from weft.cli.options import Report, client_of
 from weft.cli.output import as_text, echo
 from weft.model.addresses import parse_address
@@ -25,7 +26,10 @@ app = typer.Typer(
 def show(
     ctx: typer.Context,
     address: Annotated[
-        str | None, typer.Argument(metavar="[ADDRESS]", help="Only this address.")
+        str | None,
+        typer.Argument(
+            metavar="[ADDRESS]", help="Only this address.", autocompletion=complete_address
+        ),
     ] = None,
     blocks: Annotated[bool, typer.Option("--blocks", help="Blocks that this node holds.")] = False,
     addresses: Annotated[
@@ -117,7 +121,12 @@ def check(ctx: typer.Context, output: Report = None) -> None:
 @app.command()
 def release(
     ctx: typer.Context,
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="The address to give back.")],
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS", help="The address to give back.", autocompletion=complete_address
+        ),
+    ],
     force: Annotated[
         bool, typer.Option("--force", help="Also an address that an attachment still has.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.client import SOCKET, Client
-from weft.cli.completing import complete_target
+from weft.cli.completing import complete_namespace, complete_target
 from weft.cli.output import Data
 
 Targets = Annotated[
@@ -20,7 +20,14 @@ Targets = Annotated[
     ),
 ]
 Namespace = Annotated[
-    str, typer.Option("-n", "--namespace", metavar="NAME", help="Namespace of the objects.")
+    str,
+    typer.Option(
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        help="Namespace of the objects.",
+        autocompletion=complete_namespace,
+    ),
 ]
 Files = Annotated[
     list[str] | None,
