@@ -1,9 +1,9 @@
 """Benchmark `bandwidth`: how near limited containers come to their rates, and what limits cost.
 
-Streams run between the node and one container, one at a time, towards it and from it. A rate counts
-IP packets (docs/attach.md), so these are judged; what programs get, headers not included, is in the
-note: of a full packet 96.5 % by TCP over IPv4, 95.2 % over IPv6. The cost is that of an ADD and a
-DEL with limits both ways beside the same without.
+Streams run between the node and one container, one at a time, towards it and from it. What programs
+get of a stream is judged, headers not included: of full packets at the rate that is 96.5 % by TCP
+over IPv4, 95.2 % over IPv6. A rate counts IP packets (docs/attach.md); what these carry is in the
+note. The cost is that of an ADD and a DEL with limits both ways beside the same without.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def _report(run: Run, what: str, rate: int, said: list[tuple[float, float]]) -> 
     shown = ", ".join(f"{100 * (each / rate - 1):+.2f} %" for each in packets)
     exact = ", ".join(f"{100 * (each / rate - 1):+.2f} %" for each in payload)
     run.lines.append(
-        line("bandwidth", what, [[100 * abs(each / rate - 1) for each in packets]], unit="%",
-             target=WITHIN, of_worst=True, note=f"IP packets {shown}; programs get {exact}")
+        line("bandwidth", what, [[100 * abs(each / rate - 1) for each in payload]], unit="%",
+             target=WITHIN, of_worst=True, note=f"programs get {exact}; IP packets {shown}")
     )  # fmt: skip
 
 
