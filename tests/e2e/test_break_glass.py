@@ -40,11 +40,12 @@ def _break(host: Host, *words: str) -> dict[str, object]:
 
 
 def _forged(host: Host, me: str, mac: str, goal: str, victim: str) -> bool:
-    """Whether a packet under another's address arrives."""
+    """Whether a packet under another's address arrives. Over IPv6: of IPv4 the kernel itself asks
+    where a source would be answered (rp_filter)."""
     mark = nonce()
     ear, mouth = Ear(host.network(victim)), Mouth(host.network(me))
     try:
-        packet = frames.packet("203.0.113.9", goal, (1, 2), mark)
+        packet = frames.packet("2001:db8:bad::9", goal, (1, 2), mark)
         mouth.say(frames.ethernet(HOST_MAC, mac, frames.kind_of(goal), packet))
         return ear.hears(mark, 0.3) is not None
     finally:
@@ -82,7 +83,7 @@ def test_beside_a_stopped_agent_and_ruined_files_the_rules_go_and_the_next_agent
     with _supervised(host) as kept:
         said = {name: host.add(name) for name in ("one", "two")}
         links = sorted(map(host_link, said))
-        mac, goal = said["one"].json["interfaces"][1]["mac"], said["two"].addresses[0]
+        mac, goal = said["one"].json["interfaces"][1]["mac"], said["two"].addresses[1]
         before = host.snapshot()
         assert "weft explain agent-alive" in host.weft("break-glass", "--yes", good=False)
         assert host.settled(before) == []

@@ -36,6 +36,7 @@ from guarded_node import (
 )
 from namespace_fixture import new_namespace, on_a_node
 
+from weft.drivers.links import renames_live
 from weft.drivers.removal import delete_links
 from weft.lab.haste import Hasty
 from weft.model.attachment import HOST_MAC
@@ -372,17 +373,25 @@ def _forged_and_honest(node: GuardedNode) -> list[bytes]:
     ]
 
 
+def _rename(link: str, name: str) -> None:
+    """Before Linux 6.2 a link has to be down for it."""
+    if not renames_live():
+        run("ip", "link", "set", link, "down")
+    run("ip", "link", "set", link, "name", name)
+    run("ip", "link", "set", name, "up")
+
+
 @on_a_node
 def test_what_comes_from_a_renamed_link_is_dropped_also_without_an_agent() -> None:
     node = GuardedNode()
     node.engine.apply("eyes", eyes("stolen0"))
     node.drain()
-    run("ip", "link", "set", node.attacker.link, "name", "stolen0")
+    _rename(node.attacker.link, "stolen0")
     node.send(_forged_and_honest(node))
     deadline = time.monotonic() + 5
     while (node.dropped("spoofed"), node.dropped("arp")) < (2, 1) and time.monotonic() < deadline:
         time.sleep(0.01)
-    run("ip", "link", "set", "stolen0", "name", node.attacker.link)
+    _rename("stolen0", node.attacker.link)
     assert (node.dropped("spoofed"), node.dropped("arp")) == (2, 1)
     assert {name: packets for name, (packets, _) in node.rules.counters("eyes").items()} == {
         name: 0 for name in NOTHING if name not in ("victim", "outside")

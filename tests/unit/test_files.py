@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_writing_replaces_what_lies_there_and_never_writes_through_it(
     assert list(home.iterdir()) == [home / "file"]
     if name == "link":
         assert (home.parent / "victim").read_bytes() == b"precious"
+
+
+def test_a_program_can_be_executed_from_the_moment_on_in_which_it_is_replaced(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, ended = os.rename, []
+
+    def renamed(old: str, new: Path) -> None:
+        rename(old, new)
+        ended.append(subprocess.run([new], check=False).returncode)  # ETXTBSY while it is written
+
+    monkeypatch.setattr(os, "rename", renamed)
+    files.replace(home / "program", Path("/bin/true").read_bytes(), 0o755)
+    assert ended == [0]
 
 
 def test_a_second_name_keeps_its_content_when_the_file_is_replaced(home: Path) -> None:

@@ -35,6 +35,11 @@ class Sweeper:
         self._generation = -1
         self._reader: Reader | None = None
 
+    def open(self) -> None:
+        """Open the sockets at the start, so that what the agent holds does not grow later."""
+        if self._reader is None:
+            self._reader = Reader()
+
     async def look(self, known: Mapping[int, str]) -> Look:
         """`known`: our links by number. Raises WeftError where tables change too fast to read."""
         return await asyncio.to_thread(self._look, known)

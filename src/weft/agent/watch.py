@@ -137,6 +137,7 @@ class Watcher:
 
     def start(self) -> None:
         """Listen from now on."""
+        self._sweeper.open()
         groups: dict[int, set[int]] = {NETLINK_ROUTE: set(HOST_GROUPS)}
         for driver in dict.fromkeys(self._engine.driver_table.values()):
             if driver.watch is not None:

@@ -204,7 +204,7 @@ def mending(index: int, old: Veth | Ifb, new: Veth | Ifb, names: Names) -> Seque
 
 def _renaming(index: int, name: str) -> Sequence[bytes]:
     message = links.set_name(index, name)
-    if _renames_live():
+    if renames_live():
         return (message,)
     # its routes and neighbours go with it, and are missed at the next look
     return links.set_down(index), message, links.set_up(index)
@@ -218,7 +218,7 @@ def give_name(via: LinkTransport, link: int, name: str) -> None:
 
 
 @functools.cache
-def _renames_live() -> bool:
+def renames_live() -> bool:
     """Linux 6.2 and later rename links that are up."""
     release = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release)
     return release is not None and (int(release[1]), int(release[2])) >= (6, 2)

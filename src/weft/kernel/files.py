@@ -141,7 +141,7 @@ def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = Fa
     in .tmp: nobody takes it for the file. Raises Conflict where the directory is not safe."""
     check_directory(path.parent)
     clear_unfinished(path)
-    descriptor, unfinished = _begin(path)
+    descriptor, lock, unfinished = _begin(path)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -151,13 +151,17 @@ def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = Fa
                 os.fchown(file.fileno(), 0, 0)
             if durable:
                 os.fsync(file.fileno())
-            os.rename(unfinished, path)  # locked until it is in its place
+        # locked until it is in its place, and no longer open for writing when it is: nobody could
+        # execute it (ETXTBSY)
+        os.rename(unfinished, path)
     except BaseException as error:
         with suppress(FileNotFoundError):
             os.unlink(unfinished)
         if isinstance(error, IsADirectoryError):
             raise _unsafe(path, "it is a directory, and must be a file") from error
         raise
+    finally:
+        os.close(lock)
     if durable:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -220,18 +224,23 @@ def kind_of(mode: int) -> str:
     return "a file"
 
 
-def _begin(path: Path) -> tuple[int, str]:
-    """A new file beside the path, locked as long as it is open: what nobody has locked is what a
-    killed writer left. Another writer may clear it away in the moment before it is locked."""
+def _begin(path: Path) -> tuple[int, int, str]:
+    """A new file beside the path: a descriptor to write it, one for reading that has it locked, and
+    its name. What nobody has locked is what a killed writer left. Another writer may clear it away
+    in the moment before it is locked."""
     while True:
         descriptor, unfinished = tempfile.mkstemp(
             prefix=f".{path.name[:200]}.", suffix=".tmp", dir=path.parent
         )
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:
-                return descriptor, unfinished
+        lock = -1
+        with suppress(BlockingIOError, FileNotFoundError):
+            lock = os.open(unfinished, _READ)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_nlink:
+                return descriptor, lock, unfinished
         os.close(descriptor)
+        if lock >= 0:
+            os.close(lock)
 
 
 def clear_unfinished(path: Path) -> None:
