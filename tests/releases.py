@@ -186,10 +186,14 @@ class KeptHost(Host):
         return time.monotonic() - began
 
     def snapshot(self) -> snapshot.Snapshot:
-        """Without the flags of our tables: after a way back they persist, which the older release
-        takes as they are."""
+        """Without the flags of our tables and the second guard (rp_filter) of pods' links: after a
+        way back they persist, which the older release takes as they are."""
         found = super().snapshot()
         found["nftables"] = Counter(map(_without_flags, found["nftables"].elements()))
+        found["sysctls"] = Counter(
+            line.replace("rp_filter = 1", "rp_filter = 0") if "/wf" in line else line
+            for line in found["sysctls"].elements()
+        )
         return found
 
     def agent_pid(self) -> int:

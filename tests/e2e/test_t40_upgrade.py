@@ -46,17 +46,12 @@ def churning(host: Host) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _settled(before: snapshot.Snapshot, host: Host, kept: Counter[str]) -> list[str]:
-    """What is different. Files that a newer release keeps beside the older one's may stay, and so
-    does the second guard (rp_filter) that it has set on the links of pods, as long as they live."""
+    """What is different; files that a newer release keeps beside the older one's may stay."""
 
     def again() -> snapshot.Snapshot:
         found = host.snapshot()
         added = found["files"] - before["files"]
         found["files"] -= added & kept
-        found["sysctls"] = Counter(
-            line.replace("rp_filter = 1", "rp_filter = 0") if "/wf" in line else line
-            for line in found["sysctls"].elements()
-        )
         return found
 
     return snapshot.settled(before, again, 10.0)
