@@ -107,7 +107,7 @@ def completion(
     \b
     Examples:
       source <(weft completion bash)      for this shell only
-      weft completion bash > /usr/share/bash-completion/completions/weft
+      weft completion bash > /usr/local/share/bash-completion/completions/weft
       source <(weft completion zsh)       after compinit
       weft completion zsh > /usr/local/share/zsh/site-functions/_weft
       weft completion fish | source
