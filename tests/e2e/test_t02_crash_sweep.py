@@ -43,7 +43,9 @@ def _judge(report: Report, limit: int) -> None:
         for result in report.failures
     ]
     assert not told, "\n".join(told)
-    assert outcomes.count("missed") <= max(1, MISSES * len(outcomes))
+    # a few trials say little about the share: of them a third may miss, and the rest must strike
+    few = len(outcomes) // 3 if len(outcomes) < 30 else 1
+    assert outcomes.count("missed") <= max(1, few, MISSES * len(outcomes))
     assert limit < ALL or len(outcomes) < limit, "these are not all trials: raise the full count"
 
 
