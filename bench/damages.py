@@ -77,68 +77,79 @@ def _neighbours() -> list[Damage]:
 
 
 def _rules() -> list[Damage]:
-    first = "nft -a list chain inet weft from-pods | sed -n 's/.*# handle //p' | sed -n 2p"
     return [
         Damage(name, command, rules=True, opens=opens)
-        for name, command, opens in (
-            ("ruleset flushed", "nft flush ruleset; nft -f /run/foreign.nft", True),
-            ("table deleted", "nft delete table inet weft", True),
-            ("tables deleted", "nft delete table inet weft; nft delete table arp weft", True),
-            ("ARP table deleted", "nft delete table arp weft", True),
-            ("table flushed", "nft flush table inet weft", True),
-            ("table asleep", "nft add table inet weft '{{ flags dormant; }}'", True),
-            ("chain flushed", "nft flush chain inet weft from-pods", True),
-            ("chain of guards flushed", "nft flush chain inet weft listed4", True),
-            ("rule deleted", f"nft delete rule inet weft from-pods handle $({first})", True),
-            ("rule in front", "nft insert rule inet weft from-pods accept", True),
-            ("rule at the end", "nft add rule inet weft forward counter accept", False),
-            ("rule that nobody can read",
-             "nft insert rule inet weft forward limit rate 1/second burst 5 packets log", False),
-            ("rule with a set of its own",
-             "nft insert rule inet weft forward tcp dport '{{ 80, 443 }}' accept", False),
-            ("hook deleted", "nft delete chain inet weft outbound", False),
-            ("policy changed", "nft chain inet weft forward '{{ policy drop; }}'", False),
-            ("guards flushed", "nft flush set inet weft guard4", False),
-            ("IPv6 guards flushed", "nft flush set inet weft guard6", False),
-            ("element deleted",
-             "nft delete element inet weft guard4 '{{ {link} . {mac} . {four} }}'", False),
-            ("element of receivers deleted",
-             "nft delete element inet weft local6 '{{ {link} . {six} }}'", False),
-            ("element of somebody's",
-             "nft add element inet weft guard4 '{{ {link} . {mac} . 203.0.113.9 }}'", True),
-            ("element of receivers of somebody's",
-             "nft add element inet weft local4 '{{ {link} . 203.0.113.9 }}'", False),
-            ("pool deleted", "nft flush set inet weft pools4", False),
-            ("pool of somebody's", "nft add element inet weft pools4 '{{ 203.0.113.0/24 }}'",
-             False),
-            ("pool swapped",
-             "nft 'flush set inet weft pools4;"
-             "add element inet weft pools4 {{ 10.0.0.0/8 }}'", False),
-            ("set deleted",
-             "nft 'flush chain inet weft outbound; flush chain inet weft untranslated;"
-             "delete set inet weft routed'", False),
-            ("set of another kind",
-             "nft 'flush chain inet weft outbound; flush chain inet weft untranslated;"
-             "delete set inet weft routed;"
-             "add set inet weft routed {{ type inet_service; }}'", False),
-            ("chain of somebody's", "nft add chain inet weft theirs", False),
-            ("hook of somebody's",
-             "nft 'add chain inet weft theirs {{ type filter hook forward priority 5; }};"
-             "add rule inet weft theirs ip saddr 1.2.3.4 drop'", False),
-            ("chain of somebody's, led to from ours",
-             "nft 'add chain inet weft theirs; add rule inet weft theirs accept;"
-             "insert rule inet weft from-pods jump theirs'", True),
-            ("set of somebody's",
-             "nft add set inet weft theirs '{{ type ipv4_addr; flags timeout; }}'", False),
-            ("map of somebody's that leads to a chain of theirs",
-             "nft 'add chain inet weft theirs;"
-             "add map inet weft way {{ type ipv4_addr : verdict; }};"
-             "add element inet weft way {{ 1.2.3.4 : jump theirs }}'", False),
-            ("counter of somebody's", "nft add counter inet weft theirs", False),
-            ("ARP chain flushed", "nft flush chain arp weft from-pods", True),
-            ("ARP chain of somebody's", "nft add chain arp weft theirs", False),
-        )
-    ]  # fmt: skip
+        for name, command, opens in (*_chains(), *_sets())
+    ]
+
+
+def _chains() -> tuple[tuple[str, str, bool], ...]:
+    """Name, command, and whether forged packets pass meanwhile where rules are not protected."""
+    first = "nft -a list chain inet weft from-pods | sed -n 's/.*# handle //p' | sed -n 2p"
+    return (
+        ("ruleset flushed", "nft flush ruleset; nft -f /run/foreign.nft", True),
+        ("table deleted", "nft delete table inet weft", True),
+        ("tables deleted", "nft delete table inet weft; nft delete table arp weft", True),
+        ("ARP table deleted", "nft delete table arp weft", True),
+        ("table flushed", "nft flush table inet weft", True),
+        ("table asleep", "nft add table inet weft '{{ flags dormant; }}'", True),
+        ("chain flushed", "nft flush chain inet weft from-pods", True),
+        ("chain of guards flushed", "nft flush chain inet weft listed4", True),
+        ("rule deleted", f"nft delete rule inet weft from-pods handle $({first})", True),
+        ("rule in front", "nft insert rule inet weft from-pods accept", True),
+        ("rule at the end", "nft add rule inet weft forward counter accept", False),
+        ("rule that nobody can read",
+         "nft insert rule inet weft forward limit rate 1/second burst 5 packets log", False),
+        ("rule with a set of its own",
+         "nft insert rule inet weft forward tcp dport '{{ 80, 443 }}' accept", False),
+        ("hook deleted", "nft delete chain inet weft outbound", False),
+        ("policy changed", "nft chain inet weft forward '{{ policy drop; }}'", False),
+    )  # fmt: skip
+
+
+def _sets() -> tuple[tuple[str, str, bool], ...]:
+    """As `_chains`: elements and sets of ours, and what somebody else puts into our tables."""
+    return (
+        ("guards flushed", "nft flush set inet weft guard4", False),
+        ("IPv6 guards flushed", "nft flush set inet weft guard6", False),
+        ("element deleted",
+         "nft delete element inet weft guard4 '{{ {link} . {mac} . {four} }}'", False),
+        ("element of receivers deleted",
+         "nft delete element inet weft local6 '{{ {link} . {six} }}'", False),
+        ("element of somebody's",
+         "nft add element inet weft guard4 '{{ {link} . {mac} . 203.0.113.9 }}'", True),
+        ("element of receivers of somebody's",
+         "nft add element inet weft local4 '{{ {link} . 203.0.113.9 }}'", False),
+        ("pool deleted", "nft flush set inet weft pools4", False),
+        ("pool of somebody's", "nft add element inet weft pools4 '{{ 203.0.113.0/24 }}'",
+         False),
+        ("pool swapped",
+         "nft 'flush set inet weft pools4;"
+         "add element inet weft pools4 {{ 10.0.0.0/8 }}'", False),
+        ("set deleted",
+         "nft 'flush chain inet weft outbound; flush chain inet weft untranslated;"
+         "delete set inet weft routed'", False),
+        ("set of another kind",
+         "nft 'flush chain inet weft outbound; flush chain inet weft untranslated;"
+         "delete set inet weft routed;"
+         "add set inet weft routed {{ type inet_service; }}'", False),
+        ("chain of somebody's", "nft add chain inet weft theirs", False),
+        ("hook of somebody's",
+         "nft 'add chain inet weft theirs {{ type filter hook forward priority 5; }};"
+         "add rule inet weft theirs ip saddr 1.2.3.4 drop'", False),
+        ("chain of somebody's, led to from ours",
+         "nft 'add chain inet weft theirs; add rule inet weft theirs accept;"
+         "insert rule inet weft from-pods jump theirs'", True),
+        ("set of somebody's",
+         "nft add set inet weft theirs '{{ type ipv4_addr; flags timeout; }}'", False),
+        ("map of somebody's that leads to a chain of theirs",
+         "nft 'add chain inet weft theirs;"
+         "add map inet weft way {{ type ipv4_addr : verdict; }};"
+         "add element inet weft way {{ 1.2.3.4 : jump theirs }}'", False),
+        ("counter of somebody's", "nft add counter inet weft theirs", False),
+        ("ARP chain flushed", "nft flush chain arp weft from-pods", True),
+        ("ARP chain of somebody's", "nft add chain arp weft theirs", False),
+    )  # fmt: skip
 
 
 def _sysctls() -> list[Damage]:
