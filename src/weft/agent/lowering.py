@@ -25,10 +25,12 @@ from pathlib import Path
 
 import msgspec
 
-from weft.kernel import files
+from weft.kernel import files, loopback_hook
 from weft.model.errors import NotFound, NotReady, WeftError
 from weft.model.settings import PathSettings
 
+PUBLISHING = 3
+"""The first format of a journal whose agent knows published ports."""
 LOWEST = 1
 """The oldest format of either file that is still written."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -114,6 +116,8 @@ def lower_both(paths: PathSettings, asked: WayBack) -> None:
     """Both files; raises sqlite3.Error and OSError, also for a file that somebody holds."""
     lower("store", Path(paths.store), asked.store)
     lower("journal", Path(paths.journal), asked.journal)
+    if asked.journal < PUBLISHING:
+        loopback_hook.remove()  # it would lead ::1 to addresses that others get
 
 
 def lower(name: str, path: Path, wanted: int) -> None:

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 from weft.kernel import bpf
 
-NAME = "weft_loopback6"
 ENTRIES = 1 << 14
 _SO_NETNS_COOKIE = 71
 _COOKIE_OF_SOCKET, _COOKIE_OF_NETNS, _FIND, _UPDATE = 46, 122, 1, 2  # BPF_FUNC_*
@@ -49,12 +48,12 @@ class Hook:
 
     def __init__(self, goals: Mapping[Port, Goal]) -> None:
         """Load with these goals, then attach. Raises OSError."""
-        self._ports = bpf.make_map(bpf.HASH, 8, 20, ENTRIES, NAME)
+        self._ports = bpf.make_map(bpf.HASH, 8, 20, ENTRIES, _name())
         flows = -1
         try:
             for port, goal in goals.items():
                 self.put(port, goal)
-            flows = bpf.make_map(bpf.LRU_HASH, 8, 24, ENTRIES, NAME)
+            flows = bpf.make_map(bpf.LRU_HASH, 8, 24, ENTRIES, _name())
             self._attach(flows)
         except BaseException:
             self.close()
@@ -72,7 +71,7 @@ class Hook:
                 (bpf.SENDMSG6, there),
                 (bpf.CONNECT6, there),
             ):
-                program = bpf.load(bpf.CGROUP_SOCK_ADDR, hook, code, NAME)
+                program = bpf.load(bpf.CGROUP_SOCK_ADDR, hook, code, _name())
                 before = _ours(cgroup.number, hook)
                 try:
                     bpf.attach(cgroup.number, program, hook, before[0] if before else None)
@@ -135,10 +134,16 @@ def remove() -> None:
                     os.close(program)
 
 
+def _name() -> str:
+    """What our programs of this network namespace are called, and nobody else's: several nodes may
+    share a cgroup tree. 14 octets of 15 (BPF_OBJ_NAME_LEN)."""
+    return f"weft6_{_netns_cookie() & 0xFFFFFFFF:08x}"
+
+
 def _ours(cgroup: int, hook: int) -> list[int]:
-    mine = []
+    mine, own = [], _name()
     for program in bpf.attached(cgroup, hook):
-        if bpf.name_of(program) == NAME:
+        if bpf.name_of(program) == own:
             mine.append(program)
         else:
             os.close(program)
