@@ -56,7 +56,7 @@ class Ledger:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._entries: dict[tuple[str, int], list[Entry]] = {}
-        self._by_key: dict[AttachmentKey, tuple[PortMapping, ...]] = {}
+        self._by_key: dict[AttachmentKey, list[PortMapping]] = {}
         self._held = 0
         self._room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // SHARE
 
@@ -71,7 +71,7 @@ class Ledger:
         if not attachment.ports:
             return
         key = attachment.key
-        self._by_key[key] = ()
+        self._by_key[key] = []
         try:
             for mapping in attachment.ports:
                 self._refuse_published(mapping)
@@ -104,7 +104,7 @@ class Ledger:
         if not attachment.ports or attachment.key in self._by_key:
             return
         key = attachment.key
-        self._by_key[key] = ()
+        self._by_key[key] = []
         for mapping in attachment.ports:
             try:
                 sockets = self._hold(mapping, RUNTIMES)
@@ -141,7 +141,7 @@ class Ledger:
             mapping, attachment.key, _owner(attachment), _goals(mapping, attachment), held
         )
         self._entries.setdefault(place, []).append(entry)
-        self._by_key[attachment.key] += (mapping,)
+        self._by_key[attachment.key].append(mapping)
         self._held += len(held)
 
     def _refuse_published(self, mapping: PortMapping) -> None:
