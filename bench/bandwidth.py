@@ -18,9 +18,9 @@ RATES = (10**6, 10**7, 10**8, 10**9)
 COSTED = 10**8
 WITHIN = 5.0
 """Percent of the rate asked."""
-WINDOWS = 2
-SHARE = 4
-"""Each stream is counted for so many windows, each that part of the effort's idle window."""
+LONGER = {10**6: 5, 10**7: 2}
+"""A TCP stream is counted for so many times longer at low rates: what follows a lost packet counts
+as received when that one has come again, and a queue of packets takes long at such a rate."""
 
 
 def bandwidth(run: Run) -> None:
@@ -35,9 +35,10 @@ def bandwidth(run: Run) -> None:
                     way = "to the container" if inwards else "from the container"
                     what = f"{format_rate(rate)} {protocol} v{version} {way}"
                     say(f"bandwidth: {what}")
+                    span = run.effort.stream * (LONGER.get(rate, 1) if protocol == "tcp" else 1)
                     said = worker.ask(
                         *("stream", protocol, version, inwards, rate),
-                        *(run.effort.window / SHARE, WINDOWS),
+                        *(span, run.effort.streams),
                     )
                     _report(run, what, rate, said)
         worker.ask("detach", 1, within=PATIENCE)

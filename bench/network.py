@@ -6,7 +6,7 @@ does only what a runtime must. An attachment's result stays with it, as in libcn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from weft.lab.invocation import find
 from weft.lab.nodes import CLEAN_PATH
 
 Json = dict[str, Any]
+CONTAINER_PORT = 8080
+"""Where published ports lead to in every container."""
 
 
 class Container:
-    """A container's network namespace and what ADD said about it."""
+    """A container's network namespace, the ports it wants, and what ADD said about it."""
 
-    __slots__ = ("id", "path", "result")
+    __slots__ = ("id", "path", "ports", "result")
 
-    def __init__(self, id: str, path: str) -> None:
+    def __init__(self, id: str, path: str, ports: Sequence[int] = ()) -> None:
         self.id = id
         self.path = path
+        self.ports = ports
         self.result: Json = {}
 
     def ip(self, version: int) -> str | None:
@@ -44,10 +47,14 @@ class Network:
         self.name: str = conflist["name"]
         self._bins = bins
         self._plugins: list[tuple[str, Json]] = []
+        self._publishing: set[str] = set()
         for plugin in conflist["plugins"]:
             config = {key: value for key, value in plugin.items() if key != "capabilities"}
             config |= {"cniVersion": conflist["cniVersion"], "name": self.name}
-            self._plugins.append((str(find(plugin["type"], [Path(bins)])), config))
+            path = str(find(plugin["type"], [Path(bins)]))
+            self._plugins.append((path, config))
+            if plugin.get("capabilities", {}).get("portMappings"):
+                self._publishing.add(path)
 
     def environment(self, verb: str, container: Container | None) -> dict[str, str]:
         """The protocol's variables, and PATH for plugins that exec."""
@@ -65,7 +72,7 @@ class Network:
         env = self.environment("ADD", container)
         result: Json = {}
         for path, config in self._plugins:
-            given = {**config, "prevResult": result} if result else config
+            given = self._given(path, config, container, result)
             said = yield Execution(path, env, msgspec.json.encode(given))
             result = msgspec.json.decode(said)
         container.result = result
@@ -74,8 +81,19 @@ class Network:
         """The course of a DEL."""
         env = self.environment("DEL", container)
         for path, config in reversed(self._plugins):
-            given = {**config, "prevResult": container.result} if container.result else config
+            given = self._given(path, config, container, container.result)
             yield Execution(path, env, msgspec.json.encode(given))
+
+    def _given(self, path: str, config: Json, container: Container, previous: Json) -> Json:
+        """What a runtime gives to one plugin."""
+        given = {**config, "prevResult": previous} if previous else {**config}
+        if container.ports and path in self._publishing:
+            mappings = [
+                {"hostPort": port, "containerPort": CONTAINER_PORT, "protocol": "tcp"}
+                for port in container.ports
+            ]
+            given["runtimeConfig"] = {"portMappings": mappings}
+        return given
 
     def once(self, verb: str, container: Container | None, **more: Any) -> Execution:
         """One request to the first plugin."""

@@ -1,7 +1,8 @@
 """Whether a container can talk: the functional check beside every figure.
 
 A time of something that does not work is no figure, so a container that was attached opens a TCP
-connection to its node, over each family, from the very address that ADD promised.
+connection to its node, over each family, from the very address that ADD promised; and the node
+reaches the first and the last of its published ports by its own addresses.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from bench.network import Container
+from bench.network import CONTAINER_PORT, Container
 from weft.lab import entering
 from weft.model.errors import WeftError
 
@@ -43,11 +44,31 @@ class Listener:
                 if seen[0] != promised:
                     raise WeftError(f"{container.id} speaks from {seen[0]}, not from {promised}")
 
+    def reach(self, container: Container) -> None:
+        """Raise WeftError unless the container's ports are reached over each family."""
+        for version, own in self._sockets.items():
+            address = own.getsockname()[0]
+            listening = entering.socket_in(container.path, _FAMILY[version], socket.SOCK_STREAM)
+            with listening:
+                _listen(listening, container.ip(version) or "", CONTAINER_PORT)
+                for port in {container.ports[0], container.ports[-1]}:
+                    try:
+                        with socket.create_connection((address, port), _PATIENCE):
+                            listening.accept()[0].close()
+                    except OSError as error:
+                        raise WeftError(
+                            f"port {port} of {container.id} is not reached by {address}: {error}"
+                        ) from error
+
 
 def _listening(address: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    made.settimeout(_PATIENCE)
-    made.bind((address, 0))
-    made.listen(16)
+    _listen(made, address, 0)
     return made
+
+
+def _listen(made: socket.socket, address: str, port: int) -> None:
+    made.settimeout(_PATIENCE)
+    made.bind((address, port))
+    made.listen(16)

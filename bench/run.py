@@ -92,13 +92,14 @@ class Run:
         worker.ask("drop")
 
 
-def single(worker: Worker) -> Measure:
-    """One sample of a side, with the check that it works where asked. A short rest before it:
-    what the kernel does in the background for the side before would be counted here."""
+def single(worker: Worker, ports: int = 0) -> Measure:
+    """One sample of a side, with the check that it works where asked; with host ports where there
+    are any. A short rest before it: what the kernel does in the background for the side before
+    would be counted here."""
 
     def measure(check: bool) -> Block:
         time.sleep(REST)
-        block: Block = worker.ask("block", 1, check)
+        block: Block = worker.ask("block", 1, check, *((ports,) if ports else ()))
         return block
 
     return measure

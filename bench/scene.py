@@ -30,8 +30,9 @@ SETTLE = 1.0
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured: rounds of so many turns, one sample of each side a turn; bursts;
     how many attachments a burst has; seconds after which no further burst begins; seconds of an
-    idle window; processes at a time in a burst; the A/A bound; restarts; how often every kind of
-    damage is done; attachments of a churn and how many of them live at a time."""
+    idle window; seconds of a stream, and how many of each kind; processes at a time in a burst; the
+    A/A bound; restarts; how often every kind of damage is done; attachments of a churn and how many
+    of them live at a time."""
 
     rounds: int = 25
     turns: int = 4
@@ -39,6 +40,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[int, ...] = (110, 500)
     budget: float = 120.0
     window: float = 60.0
+    stream: float = 3.0
+    streams: int = 2
     width: int = 16
     bound: float = 0.05
     restarts: int = 20
@@ -48,8 +51,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FULL = Effort()
-QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=31.0, bound=0.10,
-               restarts=4, damages=1, churn=600, living=200)  # fmt: skip
+QUICK = Effort(rounds=10, turns=3, bursts=1, counts=(110,), window=31.0, stream=1.5, streams=1,
+               bound=0.10, restarts=4, damages=1, churn=600, living=200)  # fmt: skip
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

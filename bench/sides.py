@@ -21,6 +21,9 @@ from weft.model.errors import WeftError
 PODS = Path("/run/netns")
 PATIENCE = 10.0
 _LOOK_AGAIN = 0.0001
+_FIRST_PORT, _LAST_PORT = 10_000, 32_000
+"""Host ports of containers, given out in turn: above the agent's own, below those that connections
+get by themselves."""
 
 
 class Side:
@@ -36,6 +39,8 @@ class Side:
         self._elements = remains.Elements() if agent else None
         self._host = remains.probe_socket()
         self._made = 0
+        self._standing = 0  # elements of containers that stay attached
+        self._port = self._first_port = _FIRST_PORT
         self._fresh: list[Container] = []
         self._used: list[Container] = []
 
@@ -49,8 +54,12 @@ class Side:
             path = entering.create(PODS / name)
             self._fresh.append(Container(f"{name:x>64}", str(path)))
 
-    def _take(self) -> Container:
+    def _take(self, ports: int = 0) -> Container:
         container = self._fresh.pop()
+        if self._port + ports > _LAST_PORT:
+            self._port = self._first_port
+        container.ports = range(self._port, self._port + ports)
+        self._port += ports
         self._used.append(container)
         return container
 
@@ -62,34 +71,39 @@ class Side:
 
     # -- one after the other
 
-    def block(self, count: int, check: bool) -> dict[str, list[float]]:
-        """ADD and DEL, `count` times: seconds of ADD, of DEL to its answer, and until all is
-        gone. `check`: the first must be able to talk."""
+    def block(self, count: int, check: bool, ports: int = 0) -> dict[str, list[float]]:
+        """ADD and DEL of a container with so many host ports, `count` times: seconds of ADD, of
+        DEL to its answer, and until all is gone. `check`: the first must be able to talk."""
         self.prepare(count)
         times: dict[str, list[float]] = {"add": [], "del": [], "gone": []}
         for number in range(count):
-            container = self._take()
+            container = self._take(ports)
             begin = time.perf_counter()
             execution.follow(self.network.add(container))
             times["add"].append(time.perf_counter() - begin)
             if check and number == 0:
                 self._listener.hear(container)
+                if ports:
+                    self._listener.reach(container)
             watched = remains.Watched(container, self._host)
             begin = time.perf_counter()
             execution.follow(self.network.delete(container))
             times["del"].append(time.perf_counter() - begin)
-            self._wait_gone(watched, container)
+            self._wait_gone(watched, container, check or not self._standing)
             times["gone"].append(time.perf_counter() - begin)
             watched.close()
         return times
 
-    def _wait_gone(self, watched: remains.Watched, container: Container) -> None:
+    def _wait_gone(self, watched: remains.Watched, container: Container, count: bool) -> None:
+        """`count`: look at the elements, too, which takes long where many containers stay."""
         deadline = time.perf_counter() + PATIENCE
         while watched.stands() or (self.agent and remains.is_sending(self.agent)):
             if time.perf_counter() > deadline:
                 raise WeftError(f"{container.id}: its links still stand {PATIENCE:.0f} s after DEL")
             time.sleep(_LOOK_AGAIN)
-        if self._elements is not None and (left := self._elements.count()):
+        if self._elements is None or not count:
+            return
+        if left := self._elements.count() - self._standing:
             raise WeftError(f"{container.id}: {left} elements are left after DEL")
 
     # -- many at once
@@ -101,14 +115,24 @@ class Side:
         removed["left"] = self._left_after(1.0)
         return {"add": added, "del": removed}
 
-    def attach(self, count: int, width: int) -> dict[str, Any]:
+    def stay(self, count: int, ports: int, width: int) -> dict[str, Any]:
+        """As `attach`, and what is measured after it is measured beside them."""
+        done = self.attach(count, width, ports)
+        if self._elements is not None:
+            self._standing = self._elements.count()
+        self._first_port = self._port
+        return done
+
+    def attach(self, count: int, width: int, ports: int = 0) -> dict[str, Any]:
         """ADDs at once; some of the containers must be able to talk."""
         self.prepare(count)
-        mine = [self._take() for _ in range(count)]
+        mine = [self._take(ports) for _ in range(count)]
         done = execution.race((self.network.add(each) for each in mine), width)
         if not done.failures:
             for container in mine[:: max(1, count // 5)]:
                 self._listener.hear(container)
+                if ports:
+                    self._listener.reach(container)
         return done._asdict()
 
     def talk(self) -> None:
@@ -162,6 +186,8 @@ class Side:
         done = execution.race((self.network.delete(each) for each in mine), width)
         for container in mine:
             container.result = {}
+        self._standing = 0
+        self._first_port = _FIRST_PORT
         return done._asdict()
 
     def _left_after(self, seconds: float) -> list[str]:

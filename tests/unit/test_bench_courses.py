@@ -96,3 +96,21 @@ def test_plugins_get_the_result_of_the_one_before_and_del_runs_backwards(tmp_pat
     assert "capabilities" not in lines[0][3]
     assert '"prevResult":{"from":"first"}' in lines[1][3]
     assert all('"prevResult":{"from":"second"}' in line[3] for line in lines[2:])
+
+
+def test_ports_are_told_to_the_plugins_that_publish_them_only(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for name in ("wires", "publishes"):
+        shell(tmp_path, name, f'echo "{name} $(/bin/cat)" >>{log}; echo "{{}}"')
+    plugins = [
+        {"type": "wires", "capabilities": {"bandwidth": True}},
+        {"type": "publishes", "capabilities": {"portMappings": True}},
+    ]
+    network = Network({"cniVersion": "1.0.0", "name": "net", "plugins": plugins}, str(tmp_path))
+    container = Container("c1", "/run/netns/c1", range(81, 83))
+    follow(network.add(container))
+    follow(network.delete(container))
+    wires, publishes, again, _ = log.read_text().splitlines()
+    assert "runtimeConfig" not in wires
+    assert '{"hostPort":82,"containerPort":8080,"protocol":"tcp"}' in publishes
+    assert again.startswith("publishes") and "runtimeConfig" in again
