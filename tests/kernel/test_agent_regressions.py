@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import termios
 import time
@@ -96,6 +97,58 @@ def test_a_second_agent_touches_nothing_of_the_first(agent_node: Node) -> None:
     assert b"an agent is running" in done.stderr
     assert journal.stat().st_ino == before
     assert cluster.runtime(agent_node).status().is_good
+
+
+ELSEWHERE = """
+paths:
+  socket: /run/other/agent.sock
+  querySocket: /run/other-query/query.sock
+  journal: /run/other/journal.db
+  queue: /run/other/queue
+  store: /var/lib/other/store.db
+"""
+
+
+def test_an_agent_with_paths_of_its_own_is_refused_beside_another(node: Node) -> None:
+    """Each would take the other's rules for what somebody has left."""
+    node.path("/etc/weft").mkdir(parents=True, exist_ok=True)
+    node.path("/etc/weft/other.yaml").write_text(ELSEWHERE)
+    command = [*cluster.agent_command(), "--config", "/etc/weft/other.yaml"]
+    environment = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    pid = cluster.start_agent(node)
+    for more in ([], ["--teardown"], ["--close-boot"]):
+        done = node.run([*command, *more], env=environment)
+        assert done.returncode == 1
+        words = f"an agent is running in this network namespace: pid {pid}, `"
+        assert words.encode() in done.stderr
+        assert not node.path("/run/other/journal.db").exists()
+    assert cluster.runtime(node).status().is_good
+    os.kill(pid, signal.SIGKILL)  # nothing of it stands in the way
+    second = node.popen(command, env=environment, stderr=subprocess.PIPE)
+    try:
+        lines = iter(second.stderr.readline, b"")
+        assert any(b"serving on /run/other/agent.sock" in line for line in lines)
+    finally:
+        second.kill()
+        second.wait()
+        second.stderr.close()
+
+
+def test_a_program_of_anybodys_that_locks_the_namespace_keeps_no_agent_away(node: Node) -> None:
+    line = (
+        "import fcntl, os, time; os.setuid(65534); f = open('/proc/self/ns/net');"
+        "fcntl.flock(f, fcntl.LOCK_EX); print('locked', flush=True); time.sleep(60)"
+    )
+    taker = node.popen([sys.executable, "-ISc", line], stdout=subprocess.PIPE)
+    try:
+        assert taker.stdout.readline() == b"locked\n"
+        cluster.start_agent(node)
+        assert cluster.runtime(node).status().is_good
+        assert "NotAlone" in node.path(cluster.AGENT_LOG).read_text()
+    finally:
+        taker.kill()
+        taker.wait()
+        taker.stdout.close()
 
 
 def test_descriptors_that_a_peer_sends_do_not_pile_up(node: Node) -> None:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
-from weft.agent import given, journal_file
+from weft.agent import given, journal_file, sole
 from weft.agent.addresses import Addresses
 from weft.agent.api import Api
 from weft.agent.attach import STEPS, Attacher
@@ -316,10 +316,14 @@ async def serve(settings: Settings, settings_file: str) -> None:
     if not supervision.passes_sockets:  # else the supervisor is who listens
         # before anything is opened: nothing of a living agent may be touched
         refuse_beside_agent(Path(settings.paths.socket))
+    alone = await sole.claim()
     loop = asyncio.get_running_loop()
     confine(loop)
     service = Service(settings, supervision)
     service.settings_file = settings_file
+    if alone is None:
+        words = "another program has locked the network namespace: a second agent is not refused"
+        service.log.event("warning", "NotAlone", "agent", words)
     if os.environ.get("WEFT_DEBUG_LOOP"):
         watch_loop(loop, service.log)
     ended = asyncio.Event()
@@ -332,6 +336,7 @@ async def serve(settings: Settings, settings_file: str) -> None:
     supervision.notify("STOPPING=1", "STATUS=stopping")
     await service.stop()
     supervision.close()
+    _close(alone)
 
 
 def boot_id() -> str:

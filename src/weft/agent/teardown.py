@@ -11,7 +11,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from weft.agent import journal_file
+from weft.agent import journal_file, sole
 from weft.agent.asking import Order
 from weft.agent.events import Log
 from weft.agent.foreign import look, record_path
@@ -43,7 +43,7 @@ from weft.store.sqlite import SqliteStore
 
 
 def refuse_beside_agent(path: Path) -> None:
-    """Raise Conflict if an agent answers on the socket."""
+    """Raise Conflict if an agent answers on the socket, or runs in this network namespace."""
     with suppress(NotFound):  # then nobody listens there
         check_directory(path.parent)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -51,7 +51,7 @@ def refuse_beside_agent(path: Path) -> None:
         try:
             probe.connect(str(path))
         except OSError:
-            return
+            return sole.refuse_beside()
     raise Conflict(f"an agent is running (it listens on {path}); stop it first")
 
 
