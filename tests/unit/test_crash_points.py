@@ -11,6 +11,8 @@ from weft.lab.crash import report
 from weft.lab.crash.effects import can_fail, is_effect
 from weft.lab.crash.faults import Fault, faults
 from weft.lab.crash.plan import Report, Result, Trial
+from weft.lab.crash.player import Played
+from weft.lab.crash.sweep import others
 from weft.lab.crash.tracing import Injection, Point, read, spelled, struck
 from weft.model.errors import Invalid
 
@@ -170,3 +172,21 @@ def test_without_strace_the_sweep_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert "apt-get install strace" in run("lab", "crash-sweep").err
+
+
+def _trial(verb: str, number: int, fault: str = "kill") -> Trial:
+    point = Point("main", "write", number)
+    return Trial(verb=verb, victim="agent", fault=Fault(fault), point=point, then="del")
+
+
+def _outcome(trial: Trial, where: str) -> Played:
+    return Played(Result(trial=trial, where=where), 0)
+
+
+def test_a_missed_point_gives_way_to_another_of_the_same_verb_each_once() -> None:
+    missed, met = _outcome(_trial("ADD", 1), ""), _outcome(_trial("ADD", 2), "write(1)")
+    spare = [_trial("DEL", 3), _trial("ADD", 1), _trial("ADD", 4)]
+    assert others({0: missed, 1: met}, spare) == {0: _trial("ADD", 4)}
+    assert others({0: missed, 1: met}, spare) == {0: _trial("ADD", 1)}
+    assert others({0: missed, 1: met}, spare) == {}
+    assert spare == [_trial("DEL", 3)]

@@ -15,11 +15,11 @@ import socket
 import struct
 import time
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from weft.lab import entering, libc
+from weft.lab.crash.scope import Scope
 from weft.model.errors import NotReady, WeftError
 
 PAUSE = 0.005  # seconds between two datagrams of a direction
@@ -43,7 +43,7 @@ class Counted(msgspec.Struct, frozen=True):
     lost: int = 0
 
 
-class Traffic:
+class Traffic(Scope):
     """Datagrams for the length of a `with` block."""
 
     def __init__(self, flows: list[Flow]) -> None:
@@ -61,12 +61,8 @@ class Traffic:
         self.counted()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End them."""
         os.close(self._ask)
         os.close(self._answers)
         os.kill(self._pid, signal.SIGKILL)

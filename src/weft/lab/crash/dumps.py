@@ -14,11 +14,11 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from weft.lab import entering
+from weft.lab.crash.scope import Scope
 from weft.model.errors import KernelRefused, PeerFault
 
 _HEADER = struct.Struct("=IHHII")
@@ -74,7 +74,7 @@ OF_A_NODE = (_LINKS, _ADDRESSES, *_ROUTES, *_RULES, *_NEIGHBOURS, _DISCIPLINES)
 OF_A_POD = (_LINKS, _ADDRESSES, *_ROUTES)
 
 
-class Dumper:
+class Dumper(Scope):
     """Dumps some tables of one network namespace, again and again."""
 
     def __init__(self, network: Path, tables: Sequence[Table]) -> None:
@@ -82,15 +82,8 @@ class Dumper:
         self._socket = entering.socket_in(network, socket.AF_NETLINK, socket.SOCK_RAW)
         self._socket.settimeout(_LIMIT)
 
-    def __enter__(self) -> Dumper:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give the socket back."""
         self._socket.close()
 
     def take(self) -> Counter[bytes]:

@@ -12,16 +12,16 @@ import select
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from weft.lab.crash import tracing
+from weft.lab.crash.scope import Scope
 from weft.lab.crash.tracing import MAIN, WORKER, Injection, Point, Watching
 from weft.model.errors import NotReady
 
 
-class Newcomers:
+class Newcomers(Scope):
     """The threads of one program, for the length of a `with` block; `attend` lets them go on."""
 
     def __init__(self, log: Path, injection: Injection | None = None) -> None:
@@ -38,12 +38,8 @@ class Newcomers:
             self._stack.callback(os.close, each)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Look at no thread any more."""
         self._stack.close()
         for log in self._logs:
             log.unlink(missing_ok=True)

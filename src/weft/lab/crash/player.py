@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from types import TracebackType
 
 import msgspec
 
@@ -12,6 +11,7 @@ from weft.lab.crash import program
 from weft.lab.crash.aftermath import Scene
 from weft.lab.crash.plan import Result, Trial
 from weft.lab.crash.returned import Returned
+from weft.lab.crash.scope import Scope
 from weft.lab.crash.stage import SUBJECTS, Stage
 from weft.lab.crash.strike import effects, strike
 from weft.lab.crash.tracing import Point
@@ -28,7 +28,7 @@ class Played(msgspec.Struct, frozen=True):
     datagrams: int
 
 
-class Player:
+class Player(Scope):
     """Stages, made when they are needed and anew when a trial has spoilt one; for the length of a
     `with` block."""
 
@@ -39,15 +39,8 @@ class Player:
         self._stack = ExitStack()
         self._stages: dict[bool, tuple[Stage, ExitStack]] = {}
 
-    def __enter__(self) -> Player:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give the stages back."""
         self._stack.close()
         self._stages.clear()
 

@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from weft.lab import calls, cluster, entering, nodes, snapshot, wiring
 from weft.lab.crash import dumps, tracing
 from weft.lab.crash.bystanders import Flow, Traffic
+from weft.lab.crash.scope import Scope
 from weft.lab.crash.tracing import Injection
 from weft.lab.invocation import Call, execute
 from weft.lab.nodes import CLEAN_PATH
@@ -59,7 +59,7 @@ _ANSWER_LIMIT = 60.0
 _POD_QUESTIONS = (["link"], ["addr"], ["-4", "route"], ["-6", "route"])
 
 
-class Stage:
+class Stage(Scope):
     """A node, its agent and its pods, for the length of a `with` block."""
 
     def __init__(self, name: str, *, bare: bool = False) -> None:
@@ -79,12 +79,8 @@ class Stage:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give everything back."""
         self._stack.close()
 
     def _build(self, stack: ExitStack) -> None:

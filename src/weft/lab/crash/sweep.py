@@ -2,7 +2,8 @@
 
 A verb is first played unharmed to find its points, once for each who can be struck; then once for
 each point, fault and follow-up. What a plan leaves out of that is drawn by its seed, so a sample
-can be played again. A few trials are played here, on one stage; many by a crew.
+can be played again. A sample's point that a busy machine moved away, time and again, gives way to
+another of the same verb. A few trials are played here, on one stage; many by a crew.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from weft.lab.crash.crew import Crew
 from weft.lab.crash.plan import Plan, Report, Trial
 from weft.lab.crash.player import Played, Player
+from weft.lab.crash.scope import Scope
 from weft.lab.crash.strike import choose
 from weft.lab.crash.tracing import Point
 from weft.lab.crash.verbs import VERBS, Victim
@@ -24,6 +26,7 @@ from weft.model.errors import Invalid
 
 _FEW = 60  # trials for which a crew is not worth its stages
 _STAGES_A_CORE = 2  # a trial waits about as long as it works
+_DRAWS = 4  # times that another point is drawn for one that was missed
 Tell = Callable[[str], None]
 
 
@@ -33,7 +36,7 @@ def sweep(plan: Plan, tell: Tell = lambda line: None) -> Report:
         return sweeper.carry_out(plan, tell)
 
 
-class Sweeper:
+class Sweeper(Scope):
     """Carries plans out. One stage is kept from one plan to the next, as long as one is enough."""
 
     def __init__(self, stages: int | None = None) -> None:
@@ -43,12 +46,6 @@ class Sweeper:
         self._own: Player | None = None
         self._found: dict[tuple[str, Victim], list[Point]] = {}
 
-    def __enter__(self) -> Sweeper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leave()
-
     @property
     def player(self) -> Player:
         """The one whose stage is in this process."""
@@ -56,39 +53,48 @@ class Sweeper:
             self._own = self._stack.enter_context(Player())
         return self._own
 
-    def _leave(self) -> None:
+    def close(self) -> None:
+        """Give the stage back; another is made when it is needed."""
         self._stack.close()
         self._own = None
 
     def carry_out(self, plan: Plan, tell: Tell) -> Report:
         """See `sweep`."""
-        trials = self._trials(plan, tell)
+        trials, spare = self._trials(plan, tell)
         played: dict[int, Played] = {}
-        failed = 0
-        for number, each in self._played(trials):
-            played[number] = each
-            failed += bool(each.result.left)
-            if each.result.left or len(played) % 25 == 0 or len(played) == len(trials):
-                tell(f"{len(played)} of {len(trials)} trials, {failed} failed")
+        failed = datagrams = 0
+        due = dict(enumerate(trials))
+        for _ in range(1 + _DRAWS):
+            for number, each in self._played(due):
+                played[number] = each
+                failed += bool(each.result.left)
+                datagrams += each.datagrams
+                if each.result.left or len(played) % 25 == 0 or len(played) == len(trials):
+                    tell(f"{len(played)} of {len(trials)} trials, {failed} failed")
+            due = others(played, spare)
+            if not due:
+                break
         return Report(
             results=tuple(played[number].result for number in range(len(trials))),
             seed=plan.seed,
-            datagrams=sum(each.datagrams for each in played.values()),
+            datagrams=datagrams,
         )
 
-    def _played(self, trials: list[Trial]) -> Iterator[tuple[int, Played]]:
+    def _played(self, trials: dict[int, Trial]) -> Iterator[tuple[int, Played]]:
         """The number of each trial and what came of it, in any order."""
         if len(trials) <= _FEW or self._count == 1:
-            for number, trial in enumerate(trials):
+            for number, trial in trials.items():
                 yield number, self.player.settle(trial)
             return
-        self._leave()
-        asked = [msgspec.msgpack.encode(trial) for trial in trials]
+        self.close()
+        numbers = list(trials)
+        asked = [msgspec.msgpack.encode(trial) for trial in trials.values()]
         with Crew(self._count, Player) as crew:
-            for number, answer in crew.play(asked):
-                yield number, msgspec.msgpack.decode(answer, type=Played)
+            for place, answer in crew.play(asked):
+                yield numbers[place], msgspec.msgpack.decode(answer, type=Played)
 
-    def _trials(self, plan: Plan, tell: Tell) -> list[Trial]:
+    def _trials(self, plan: Plan, tell: Tell) -> tuple[list[Trial], list[Trial]]:
+        """What to play, and what the plan's limit leaves out, in the order of a draw."""
         dice = random.Random(plan.seed)  # noqa: S311 - a sample that can be drawn again
         found = []
         for name in plan.verbs:
@@ -109,9 +115,29 @@ class Sweeper:
                 ]
         if not found:
             raise Invalid("nothing is left to try: no point of these verbs suits these faults")
-        if plan.limit is not None and plan.limit < len(found):
-            found = [found[at] for at in sorted(dice.sample(range(len(found)), plan.limit))]
-        return found
+        if plan.limit is None or plan.limit >= len(found):
+            return found, []
+        drawn = dice.sample(range(len(found)), plan.limit)
+        spare = [each for at, each in enumerate(found) if at not in set(drawn)]
+        dice.shuffle(spare)
+        return [found[at] for at in sorted(drawn)], spare
+
+
+def others(played: dict[int, Played], spare: list[Trial]) -> dict[int, Trial]:
+    """Another trial of the same verb, victim and fault for each that missed its point, taken from
+    `spare`, or of the same verb and victim, as long as there is one."""
+    found: dict[int, Trial] = {}
+    for number in sorted(played):
+        result = played[number].result
+        if result.outcome != "missed":
+            continue
+        missed = result.trial
+        alike = [t for t in spare if (t.verb, t.victim) == (missed.verb, missed.victim)]
+        same = [t for t in alike if t.fault == missed.fault and t.point != missed.point]
+        if alike:
+            found[number] = (same or alike)[0]
+            spare.remove(found[number])
+    return found
 
 
 def _drawn(

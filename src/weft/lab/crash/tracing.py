@@ -19,11 +19,11 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from weft.lab.crash.effects import TRACED
+from weft.lab.crash.scope import Scope
 from weft.model.errors import Invalid, NotReady, Unsupported
 
 MAIN, WORKER = "main", "worker"
@@ -98,7 +98,7 @@ def threads(pid: int) -> dict[str, list[int]]:
     return {MAIN: [pid], WORKER: sorted(others)}
 
 
-class Watching:
+class Watching(Scope):
     """strace on a running process for the length of a `with` block."""
 
     def __init__(
@@ -125,22 +125,15 @@ class Watching:
             ready = left > 0 and select.select([self._process.stderr], [], [], left)[0]
             piece = os.read(self._process.stderr.fileno(), 4096) if ready else b""
             if not piece:
-                self._end()
+                self.close()
                 raise NotReady(f"strace could not be attached to process {self.pid}: {said!r}")
             said += piece
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Detach; the process goes on."""
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)  # it detaches, and the process goes on
+            self._process.send_signal(signal.SIGTERM)
         self._process.communicate(timeout=_ATTACH_LIMIT)
 
     def points(self) -> list[Point]:
