@@ -17,13 +17,20 @@ from pathlib import Path
 
 import msgspec
 
-from weft.kernel import files
-from weft.model.errors import Conflict, NotFound, Unsupported
+from weft.kernel import files, records
+from weft.kernel.records import Reading
+from weft.model.errors import Conflict, NotFound
 
 FORMAT = 1
 STATE = "/var/lib/weft"
 NAME = "installed.json"
-_LARGEST = 1 << 20
+_READING = Reading(
+    format=FORMAT,
+    largest=1 << 20,
+    reason="install-refused",
+    unread="it lists what `weft install` made: look at it, then move it away and install again",
+)
+_NEWER = "use that release's `weft install` or `weft uninstall`"
 
 
 class Aside(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,25 +98,7 @@ class Record:
 
     def read(self) -> Installed | None:
         """What is on record; None where nothing is."""
-        try:
-            raw = files.read(self._file, _LARGEST)
-        except NotFound:
-            return None
-        try:
-            found = msgspec.json.decode(raw, type=Installed)
-        except msgspec.MsgspecError as error:
-            raise Unsupported(
-                f"{self._file} cannot be read ({error}); it lists what `weft install` made: look "
-                "at it, then move it away and install again",
-                reason="install-refused",
-            ) from error
-        if found.format > FORMAT:
-            raise Unsupported(
-                f"{self._file} is of a newer release (format {found.format}); use that release's "
-                "`weft install` or `weft uninstall`",
-                reason="install-refused",
-            )
-        return found
+        return records.read(self._file, Installed, _READING, lambda _: _NEWER)
 
     def write(self, installed: Installed) -> None:
         """On disk when it returns."""

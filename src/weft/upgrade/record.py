@@ -19,11 +19,18 @@ from pathlib import Path
 import msgspec
 
 from weft.agent.lowering import WayBack, way_back
-from weft.kernel import files
-from weft.model.errors import Conflict, NotFound, Unsupported
+from weft.kernel import files, records
+from weft.kernel.records import Reading
+from weft.model.errors import Conflict, NotFound
 
 FORMAT = 1
 _LARGEST = 16 << 20
+_READING = Reading(
+    format=FORMAT,
+    largest=_LARGEST,
+    reason="upgrade-refused",
+    unread="look which release /usr/local/bin/weft leads to, remove the file and upgrade again",
+)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +53,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     goal: str
     goal_version: str
     launchers: tuple[Kept, ...] = ()
+
+
+def _newer(found: Standing) -> str:
+    return f"run the `weft upgrade` of {found.goal}"
 
 
 class Record:
@@ -83,25 +94,7 @@ class Record:
 
     def read(self) -> Standing | None:
         """The upgrade that was cut short; None where none was."""
-        try:
-            raw = files.read(self._file, _LARGEST)
-        except NotFound:
-            return None
-        try:
-            found = msgspec.json.decode(raw, type=Standing)
-        except msgspec.MsgspecError as error:
-            raise Unsupported(
-                f"{self._file} cannot be read ({error}); look which release "
-                "/usr/local/bin/weft leads to, remove the file and upgrade again",
-                reason="upgrade-refused",
-            ) from error
-        if found.format > FORMAT:
-            raise Unsupported(
-                f"{self._file} is of a newer release (format {found.format}); run the `weft "
-                f"upgrade` of {found.goal}",
-                reason="upgrade-refused",
-            )
-        return found
+        return records.read(self._file, Standing, _READING, _newer)
 
     def begin(self, standing: Standing, launchers: Sequence[Path]) -> Standing:
         """Copies first, then the record that names them; the record with the copies in it."""
