@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from types import MappingProxyType
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "launcher"
 OUTPUT = HERE.parent / "src" / "weft" / "cni" / "launcher"
+RELEASE = HERE.parent / "src" / "weft" / "__init__.py"
 
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wvla", "-Wstrict-prototypes"]
 HARDENED = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
@@ -62,6 +64,14 @@ def kernel_headers(compiler: list[str]) -> list[str]:
     return [option for place in places for option in ("-idirafter", str(place))]
 
 
+def version() -> str:
+    """The release's version, as the package has it."""
+    found = re.search(r'^__version__ = "([0-9A-Za-z.+-]+)"$', RELEASE.read_text(), re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"no version in {RELEASE}")
+    return found[1]
+
+
 def sources(*, driver: bool) -> list[str]:
     """The C files of the launcher, or of the driver that feeds the scanner many texts."""
     if driver:
@@ -87,6 +97,7 @@ def compile_launcher(
     command = [*compiler, "-std=c11", "-D_GNU_SOURCE", *WARNINGS, *kernel_headers(compiler)]
     command += SANITIZED if sanitize else ["-O2", *HARDENED, *LINKED]
     command += [f"-D{name}={value}" for name, value in defines.items()]
+    command += [f'-DWEFT_VERSION="{version()}"']
     command += [f'-DWEFT_RUN_DIR="{run_dir}"'] if run_dir else []
     command += [f"-I{SOURCES}", *sources(driver=driver)]
     output.parent.mkdir(parents=True, exist_ok=True)

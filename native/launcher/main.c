@@ -2,7 +2,8 @@
  *
  * It takes environment and standard input, hands them to the resident agent over a unix socket,
  * prints the agent's answer and exits 0 or 1. What must work without an agent is done here:
- * VERSION, an unknown verb, errors, and a DEL, which is queued and whose host link is removed.
+ * VERSION, an unknown verb, errors, `--version`, and a DEL, which is queued and whose host link is
+ * removed.
  * Static, without heap, PATH, HOME or locale. Bounds and limits: protocol.h.
  */
 #include "call.h"
@@ -16,8 +17,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* The installer knows a launcher of ours by this text. */
-#define ABOUT "weft-launcher: hands CNI calls to the weft agent on " WEFT_RUN_DIR "/agent.sock"
+/* The installer knows a launcher of ours by this text; Nomad takes the plugin's version from it:
+ * the first word that is one. */
+#define ABOUT                                                                                      \
+    "weft-launcher: CNI plugin weft v" WEFT_VERSION " hands CNI calls to the weft agent on "       \
+    WEFT_RUN_DIR "/agent.sock"
 
 static const char *const verbs[] = {"ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION"};
 
@@ -130,6 +134,18 @@ static int refuse_verb(const char *word)
     return refuse(CODE_ENVIRONMENT, "invalid-environment", call.message);
 }
 
+/* Not a call. Without arguments it says what it is; with those of Amazon's ECS agent what that
+ * agent wants to know of each of its plugins, on standard output. */
+static int introduce(const char *asked)
+{
+    if (asked != NULL && strcmp(asked, "--version") == 0)
+        return report("{\"version\":\"" WEFT_VERSION "\",\"dirty\":false,\"gitShortHash\":\"\"}\n");
+    if (asked != NULL && strcmp(asked, "--capabilities") == 0)
+        return report("{\"capabilities\":[]}\n");
+    note(ABOUT "; it is executed by container runtimes with CNI_COMMAND set");
+    return 0;
+}
+
 int main(int count, char **arguments)
 {
     bool deaf = fcntl(1, F_GETFD) < 0;
@@ -140,10 +156,8 @@ int main(int count, char **arguments)
         return 1;
     signal(SIGPIPE, SIG_IGN);
     call.program = program_name(count > 0 ? arguments[0] : NULL);
-    if (word == NULL) {
-        note(ABOUT "; it is executed by container runtimes with CNI_COMMAND set");
-        return 0;
-    }
+    if (word == NULL)
+        return introduce(count == 2 ? arguments[1] : NULL);
     call.verb = verb_of(word);
     if (call.verb == ADD && deaf) {
         note("standard output is closed, so the result of ADD could not be told: nothing done");

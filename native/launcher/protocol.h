@@ -10,6 +10,11 @@
 #define WEFT_RUN_DIR "/run/weft"
 #endif
 
+/* Of this release; native/compile.py says it. */
+#ifndef WEFT_VERSION
+#define WEFT_VERSION "0.0.0"
+#endif
+
 #define FRAME_MAGIC "WFT1"
 #define FRAME_VERSION 1
 #define FRAME_HEADER 12

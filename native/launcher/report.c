@@ -80,6 +80,11 @@ int report_versions(const char *version)
     return write_all(1, bytes, out.used, now() + STDOUT_LIMIT) ? 0 : 1;
 }
 
+int report(const char *line)
+{
+    return write_all(1, line, strlen(line), now() + STDOUT_LIMIT) ? 0 : 1;
+}
+
 void note(const char *message)
 {
     unsigned char bytes[1024];

@@ -17,6 +17,9 @@ int report_error(const char *version, int code, const char *reason, const char *
 /* The answer to VERSION; returns the exit status. */
 int report_versions(const char *version);
 
+/* A line as it is on standard output; returns the exit status. */
+int report(const char *line);
+
 /* One line on standard error, for the runtime's log. */
 void note(const char *message);
 

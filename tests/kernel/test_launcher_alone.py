@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from launching import ATTACHMENT, Launcher, succeed
 
+from weft import __version__
 from weft.wire.local import CniAnswer, CniRequest, encode_cni_answer
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
@@ -60,6 +61,31 @@ def test_without_a_verb_it_says_what_it_is_and_succeeds(
     run = launcher.call(None, env=env)
     assert (run.status, run.stdout) == (0, b"")
     assert run.stderr.startswith(b"weft: weft-launcher: ")
+    # Nomad: the first word that is a semantic version
+    assert run.stderr.split()[5].decode() == f"v{__version__}"
+
+
+def test_the_agent_of_ecs_learns_what_it_asks_of_each_plugin(launcher: Launcher) -> None:
+    def asked(*arguments: str) -> tuple[int, bytes]:
+        done = subprocess.run([launcher.program, *arguments], env={}, capture_output=True)
+        return done.returncode, done.stdout
+
+    status, said = asked("--version")
+    assert status == 0
+    assert json.loads(said) == {"version": __version__, "dirty": False, "gitShortHash": ""}
+    status, said = asked("--capabilities")
+    assert (status, json.loads(said)) == (0, {"capabilities": []})
+    assert asked("--else") == asked("--version", "more") == (0, b"")
+
+
+def test_arguments_of_a_call_count_for_nothing(launcher: Launcher) -> None:
+    done = subprocess.run(
+        [launcher.program, "--version"],
+        env={"CNI_COMMAND": "VERSION"},
+        input=b"",
+        capture_output=True,
+    )
+    assert json.loads(done.stdout)["supportedVersions"] == VERSIONS
 
 
 @pytest.mark.parametrize("word", ["add", "ADDD", "UPDATE", "ADD ", '"\\\n', "x" * 9000, "é\udcff"])

@@ -225,10 +225,17 @@ def test_delete_is_not_held_up_by_what_add_refuses() -> None:
 
 
 def test_garbage_collection_without_a_list_removes_nothing() -> None:
-    for keys in ({}, {"cni.dev/valid-attachments": None}, {"cni.dev/attachments": None}):
-        error = refusal("GC", **keys)
-        assert cni_code(error.reason) == 7
-        assert "cni.dev/valid-attachments" in error.message
+    error = refusal("GC")
+    assert cni_code(error.reason) == 7
+    assert "cni.dev/valid-attachments" in error.message
+
+
+@pytest.mark.parametrize(
+    "keys", [("cni.dev/valid-attachments",), ("cni.dev/attachments",),
+             ("CNI.dev/valid-attachments", "cni.dev/attachments")],
+)  # fmt: skip
+def test_a_list_that_is_null_is_libcnis_empty_one(keys: tuple[str, ...]) -> None:
+    assert parse("GC", **dict.fromkeys(keys)).valid_attachments == frozenset()
 
 
 def test_an_empty_list_of_valid_attachments_is_not_an_absent_one() -> None:

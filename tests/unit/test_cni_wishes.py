@@ -77,6 +77,18 @@ def test_the_same_place_wins_for_each_label(first: int) -> None:
     assert wishes(**keys).labels == expected
 
 
+def test_labels_of_mesos_are_labels_below_those_of_args_cni() -> None:
+    listed = [{"key": "a", "value": "1"}, {"key": "b", "value": "2"}, {"key": "c"}]
+    mesos = {"network_info": {"name": "net", "labels": {"labels": listed}}}
+    args = {"org.apache.mesos": mesos, "cni": {"labels": [{"key": "b", "value": "3"}]}}
+    assert wishes(args=args, labels={"a": "9"}).labels == {"a": "1", "b": "3", "c": ""}
+    assert wishes(args={"org.apache.mesos": {"network_info": {}}}).labels == {}
+    listed[0]["key"] = "not a key"
+    error = refusal(args=args)
+    assert cni_code(error.reason) == 7
+    assert "args.org.apache.mesos.network_info.labels" in error.message
+
+
 def test_a_place_that_lost_is_not_even_read() -> None:
     found = wishes("IP=nonsense", runtimeConfig={"ips": ["10.0.0.1"]}, ips=["worse"])
     assert [str(ip) for ip in found.ips] == ["10.0.0.1"]

@@ -88,6 +88,7 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
         listeners, "listening", lambda protocol: [Listener(protocol, "", p, 7) for p in taken]
     )
     monkeypatch.setattr(listeners, "holder", lambda inode: "sshd (pid 1)")
+    monkeypatch.setattr(listeners, "is_held_by", lambda inode, programs: "sshd" in programs)
     monkeypatch.setattr(listeners, "ephemeral_range", lambda: (32768, 60999))
     yield taken
 
@@ -178,7 +179,7 @@ def test_ports_that_a_runtime_holds_itself_are_not_had_twice(
     bound: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound.add(80)
-    monkeypatch.setattr(listeners, "holder", lambda inode: "conmon (pid 12)")
+    monkeypatch.setattr(listeners, "is_held_by", lambda inode, programs: "conmon" in programs)
     log = Log("error")
     ledger = Ledger(log)
     ledger.adopt(attached("one", tcp(80)))
@@ -186,6 +187,33 @@ def test_ports_that_a_runtime_holds_itself_are_not_had_twice(
     assert [entry.sockets for entry in ledger] == [()]
     with pytest.raises(Conflict, match="published for"):
         ledger.claim(attached("two", tcp(80)))
+
+
+@pytest.mark.parametrize("program", ["nerdctl", "starter-suid"])
+def test_a_port_that_the_runtime_has_reserved_is_not_taken(
+    bound: set[int], monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    bound.add(80)
+    monkeypatch.setattr(listeners, "is_held_by", lambda inode, programs: program in programs)
+    ledger = Ledger(Log("error"))
+    one = attached("one", tcp(80), tcp(81))
+    ledger.claim(one)
+    assert {entry.mapping.host_port for entry in ledger if entry.sockets} == {81}
+    with pytest.raises(Conflict, match="published for container one"):
+        ledger.claim(attached("two", tcp(80)))
+    ledger.release(one.key)
+    assert len(ledger) == 0
+    ledger.close()
+
+
+@pytest.mark.parametrize("program", ["conmon", "podman", "crio", "sleep"])
+def test_who_binds_after_an_add_has_taken_the_port_before_one(
+    bound: set[int], monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    bound.add(80)
+    monkeypatch.setattr(listeners, "is_held_by", lambda inode, programs: program in programs)
+    with pytest.raises(Conflict, match="in use by"):
+        Ledger(Log("error")).claim(attached("one", tcp(80)))
 
 
 def test_what_stands_is_entered_whoever_else_has_it(bound: set[int]) -> None:

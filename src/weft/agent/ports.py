@@ -12,7 +12,8 @@ conflict: translation looks at new connections only. Where the ledger cannot hol
 it says so (`held` False) and goes on. One port costs one socket and 15 microseconds.
 
 Podman (seen with 4.3), and CRI-O's own manager of host ports, bind a container's ports themselves
-right after the ADD, and end the container when they cannot: hence `lend`.
+right after the ADD, and end the container when they cannot: hence `lend`. Others bind them before
+the ADD, so that nobody else can: RESERVING. A port that such a program has is not taken.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ SHARE = 4
 _FIRST_FREE = 1024
 SLICE = 100
 """Ports that are bound in one turn of the loop: half a millisecond."""
-RUNTIMES = ("conmon", "podman", "crio")
-"""Programs that hold the ports of their containers."""
+RESERVING = ("nerdctl", "starter", "starter-suid")
+"""Programs that bind a container's ports before its ADD: nerdctl from 2.1.6 on (pkg/ocihook,
+applyNetworkSettings), and Apptainer's starter for users other than root (pkg/network,
+SetPortProtection)."""
+RUNTIMES = (*RESERVING, "conmon", "podman", "crio", "sleep")
+"""Programs that hold the ports of their containers. `sleep`: nerdctl hands the sockets to one."""
 
 
 class Entry(NamedTuple):
@@ -75,7 +80,7 @@ class Ledger:
         try:
             for mapping in attachment.ports:
                 self._refuse_published(mapping)
-                self._enter(mapping, attachment, self._hold(mapping))
+                self._enter(mapping, attachment, self._hold(mapping, RESERVING))
         except BaseException:
             self.release(key)
             raise
@@ -160,15 +165,17 @@ class Ledger:
             if entry.key == key
         ]
 
-    def _hold(self, mapping: PortMapping, passing: Sequence[str] = ()) -> tuple[socket.socket, ...]:
+    def _hold(self, mapping: PortMapping, passing: Sequence[str]) -> tuple[socket.socket, ...]:
         """Hold a port. Raises Conflict where another program has it but one of `passing`."""
         sockets = self._bind(mapping)
         if sockets is not None:
             return sockets
         # what was just closed may be listed for a moment: only a listener with a process counts
         for listener in _colliding(mapping):
+            if listeners.is_held_by(listener.inode, passing):
+                continue
             who = listeners.holder(listener.inode)
-            if who and who.partition(" (")[0] not in passing:
+            if who:
                 raise self._taken(mapping, f"in use by {who}")
         return ()
 

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +109,20 @@ def everyone() -> list[tuple[Listener, str]]:
 def holder(inode: int) -> str:
     """`NAME (pid N)` of a process that has this socket; "" where none is seen from here."""
     return _holders({inode}).get(inode, "")
+
+
+def is_held_by(inode: int, programs: Collection[str]) -> bool:
+    """Whether a process of one of these programs has this socket, whoever else has it too."""
+    name = f"socket:[{inode}]"
+    for process in _processes():
+        try:
+            if (process / "comm").read_text(errors="replace").strip() not in programs:
+                continue
+            if any(os.readlink(each.path) == name for each in os.scandir(process / "fd")):
+                return True
+        except OSError:
+            continue  # it has ended, or is not ours to look at
+    return False
 
 
 def _holders(inodes: set[int]) -> dict[int, str]:

@@ -94,6 +94,7 @@ _CONF_SHAPE = shape(
 _PLUGIN_SHAPE = shape(*_HEAD, "runtimeConfig", "prevResult", "args", ipam=shape("type"))
 _ARGS_SHAPE = shape("cni")
 _REFERENCE_SHAPE = shape("containerID", "ifname")
+_KEPT = frozenset({"cni.dev/valid-attachments", "cni.dev/attachments"})
 _GC_SHAPE = shape(
     *_HEAD,
     **{
@@ -159,11 +160,13 @@ def read_prev_result(obj: JsonObject) -> object:
 def read_valid_attachments(obj: JsonObject) -> ValidAttachments:
     """The attachments that GC must keep: the union of both keys.
 
-    Raises Invalid (code 7) where there is neither key, and for an entry that names nothing: what
-    cannot be read might be what should be kept, so nothing at all is removed.
+    A key that is null keeps none: so libcni writes the list of a runtime that has no container
+    (a nil slice; CRI-O's GC at its start). Raises Invalid (code 7) where there is neither key, and
+    for an entry that names nothing: what cannot be read might be what should be kept, so nothing
+    at all is removed.
     """
     document = convert(project(obj, _GC_SHAPE), GcDocument)
-    if document.valid is None and document.attachments is None:
+    if not obj.keys() & _KEPT:
         raise invalid(
             "missing cni.dev/valid-attachments; nothing was removed (send an empty list to remove "
             "every attachment of this network)",

@@ -5,7 +5,8 @@ A wish may come from four places, and everywhere the same one wins:
     runtimeConfig  >  args.cni  >  CNI_ARGS  >  static configuration
 
 The first place that states a wish is taken and the later ones are not even read; an empty string or
-list states nothing. Labels are one wish a key. Whether a wish is granted is not decided here: all
+list states nothing. Labels are one wish a key; those of Mesos stand in a place of their own, below
+`args.cni`. Whether a wish is granted is not decided here: all
 of them are the container's own words. What weft itself knows of a container (`pod`) is never put
 into the map of user labels, so that a label cannot pose as it.
 """
@@ -35,13 +36,17 @@ from weft.wire.cni import traffic_wishes
 from weft.wire.cni.config import Conf
 from weft.wire.cni.document import convert, project, shape
 from weft.wire.cni.environment import Args
+from weft.wire.cni.traffic_wishes import MESOS
 
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 LABELS_ANNOTATION = "weft.dev/labels"
+MESOS_LABELS = f"args.{MESOS}.network_info.labels"
 MAX_IPS = 16
 
 _RUNTIME_SHAPE = shape("ips", "mac", POD_ANNOTATIONS)
-_ARGS_CNI_SHAPE = shape("ips", "mac", labels=shape("key", "value"))
+_LABEL_SHAPE = shape("key", "value")
+_ARGS_CNI_SHAPE = shape("ips", "mac", labels=_LABEL_SHAPE)
+_MESOS_SHAPE = shape(**{MESOS: shape(network_info=shape(labels=shape(labels=_LABEL_SHAPE)))})
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}")
 _POD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _POD_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -87,6 +92,24 @@ class _ArgsCni(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[Label, ...] = ()
 
 
+class _MesosLabels(msgspec.Struct, frozen=True, kw_only=True):
+    labels: tuple[Label, ...] = ()
+
+
+class _MesosInfo(msgspec.Struct, frozen=True, kw_only=True):
+    labels: _MesosLabels = _MesosLabels()
+
+
+class _Mesos(msgspec.Struct, frozen=True, kw_only=True):
+    network_info: _MesosInfo = _MesosInfo()
+
+
+class _ForeignArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """What we read of `args` beside `args.cni` (include/mesos/mesos.proto, NetworkInfo)."""
+
+    mesos: _Mesos = msgspec.field(default=_Mesos(), name=MESOS)
+
+
 def resolve(
     runtime_config: Mapping[str, object],
     args_cni: Mapping[str, object],
@@ -119,7 +142,9 @@ def resolve(
         ips=_addresses(ips) if ips else (),
         mac=_hardware_address(mac) if mac else "",
         pod=_pod(variables) if variables else PodRef(),
-        labels=_labels(runtime, cni, variables.get("WEFT_LABELS", ""), conf),
+        labels=_labels(
+            runtime, cni, _of_mesos(foreign_args), variables.get("WEFT_LABELS", ""), conf
+        ),
         annotations=runtime.annotations,
         ports=traffic_wishes.ports(runtime_config, foreign_args),
         bandwidth=traffic_wishes.bandwidth(runtime_config, runtime.annotations, conf),
@@ -212,15 +237,25 @@ def _bad_variable(name: str, value: str) -> Invalid:
     )
 
 
-def _labels(runtime: _Runtime, cni: _ArgsCni, variable: str, conf: Conf) -> dict[str, str]:
+def _of_mesos(args: Mapping[str, object]) -> tuple[Label, ...]:
+    if MESOS not in args:
+        return ()
+    found = convert(project(args, _MESOS_SHAPE), _ForeignArgs, "args")
+    return found.mesos.network_info.labels.labels
+
+
+def _labels(
+    runtime: _Runtime, cni: _ArgsCni, mesos: tuple[Label, ...], variable: str, conf: Conf
+) -> dict[str, str]:
     annotated = runtime.annotations.get(LABELS_ANNOTATION, "")
-    if not (annotated or cni.labels or variable or conf.labels):
+    if not (annotated or cni.labels or mesos or variable or conf.labels):
         return {}
     annotation = f"runtimeConfig[{POD_ANNOTATIONS}][{LABELS_ANNOTATION}]"
     merged: dict[str, str] = {}
     for place, reason, labels in (  # the lowest first: later ones overwrite
         ("labels", "invalid-config", conf.labels),
         ("CNI_ARGS WEFT_LABELS", "invalid-environment", variable),
+        (MESOS_LABELS, "invalid-config", {each.key: each.value for each in mesos}),
         ("args.cni.labels", "invalid-config", {each.key: each.value for each in cni.labels}),
         (annotation, "invalid-config", annotated),
     ):
