@@ -14,6 +14,7 @@ from bench import (
     ports,
     repair,
     restart,
+    traffic,
     workshop,
 )
 from bench.run import Run
@@ -25,6 +26,7 @@ BENCHMARKS: Mapping[str, Callable[[Run], None]] = {
     "agent": footprint.agent,
     "ports": ports.ports,
     "bandwidth": bandwidth.bandwidth,
+    "traffic": traffic.traffic,
     "deadlines": deadlines.deadlines,
     "restart": restart.restart,
     "repair": repair.repair,

@@ -9,15 +9,14 @@ files. The node has weft's own ruleset, so elements cost what they cost there.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import time
 from ipaddress import ip_network
 from pathlib import Path
 
 from bench import execution, ready, remains
 from bench.network import Container
+from bench.programs import compiled
 from bench.reach import Listener
 from weft.drivers.engine import Engine
 from weft.drivers.rules import RulesTransport
@@ -34,6 +33,7 @@ PODS = Path("/run/netns")
 POOLS = (ip_network("10.244.0.0/16"), ip_network("fd77:6566:7400::/48"))
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
+NOTHING = "int main(void) { return 0; }\n"
 _FIRST_INDEX = 5000
 
 
@@ -56,7 +56,7 @@ class Floor:
         self._drivers = {kind: driver for driver in drivers for kind in driver.kinds}
         for row in node_rows(NodeRules()):
             self._drivers[type(row)].position(row)  # the driver of rules meets the sets
-        self._nothing = execution.Execution(_compiled(), {}, b"{}")
+        self._nothing = execution.Execution(compiled("nothing", NOTHING), {}, b"{}")
         self._host = _socket(NETLINK_ROUTE)
         self._nft = _socket(NETLINK_NETFILTER)
         self._files = sysctl.Files()
@@ -148,17 +148,3 @@ def _container(path: Path, messages: ready.Ready) -> Container:
     container = Container(messages.key.container, str(path))
     container.result = {"ips": [{"address": f"{text}/0"} for text in messages.addresses]}
     return container
-
-
-def _compiled() -> str:
-    """A C program that does nothing, linked like the launcher."""
-    source, program = Path("/run/nothing.c"), Path("/run/nothing")
-    source.write_text("int main(void) { return 0; }\n")
-    compiler = shutil.which("musl-gcc") or "gcc"
-    subprocess.run(
-        [compiler, "-static", "-Os", "-o", str(program), str(source)],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    return str(program)

@@ -70,5 +70,6 @@ def _listening(address: str) -> socket.socket:
 
 def _listen(made: socket.socket, address: str, port: int) -> None:
     made.settimeout(_PATIENCE)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # others listen here after us
     made.bind((address, port))
     made.listen(16)

@@ -90,6 +90,11 @@ class Scene:
         addresses = tuple(a for a in found if (6 if ":" in a else 4) in families)
         return Place(node=made, addresses=addresses)
 
+    @property
+    def outside(self) -> str:
+        """The network namespace of the host outside of all nodes."""
+        return str(self._wires.outside.network)
+
     def with_agent(self, families: Sequence[int], more: str = "") -> Place:
         """A node with an agent of weft's; `more` settings, as the file has them."""
         place = self.node(families)

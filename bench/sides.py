@@ -156,6 +156,14 @@ class Side:
         said = [rates.measure(stream, rate, seconds=seconds) for _ in range(windows)]
         return [(each.packets, each.payload) for each in said]
 
+    def attached(self) -> list[dict[str, Any]]:
+        """Namespace, addresses by family and host ports of every container that is attached."""
+        return [
+            {"path": each.path, "ips": {str(v): each.ip(v) for v in (4, 6)},
+             "ports": list(each.ports)}
+            for each in self._used if each.result
+        ]  # fmt: skip
+
     def words(self) -> dict[str, str]:
         """The link, addresses and hardware address of one container that is attached."""
         of = next(each for each in self._used if each.result)
