@@ -19,7 +19,7 @@ from weft.agent.given import FORMAT as GIVEN_FORMAT
 from weft.agent.given import Given
 from weft.agent.journal import FORMAT as JOURNAL_FORMAT
 from weft.agent.journal import Journal
-from weft.model.attachment import Assigned, Attachment, AttachmentKey, NamespaceId, PodRef
+from weft.model.attachment import Adopted, Assigned, Attachment, AttachmentKey, NamespaceId, PodRef
 from weft.model.bandwidth import Bandwidth
 from weft.model.ports import PortMapping
 from weft.store.contract import Change
@@ -65,6 +65,7 @@ def held(number: int = JOURNAL_FORMAT) -> Attachment:
         version="1.1.0",
         ports=PORTS if number > 2 else (),
         bandwidth=Bandwidth(ingress_rate=8_000_000) if number > 2 else Bandwidth(),
+        adopted=Adopted(index=7, group=3, localnet="1") if number > 2 else None,
     )
 
 

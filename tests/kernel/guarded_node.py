@@ -31,10 +31,10 @@ from weft.drivers.engine import Engine
 from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
-from weft.fabric.wiring import NodeFacts, link_local, packed, wiring
+from weft.fabric.wiring import NodeFacts, adoption, link_local, packed, wiring
 from weft.kernel.namespaces import entered
-from weft.model.attachment import HOST_MAC, Assigned, Attachment, AttachmentKey
-from weft.render import guards
+from weft.model.attachment import HOST_MAC, Adopted, Assigned, Attachment, AttachmentKey
+from weft.render import adopted, guards
 from weft.render.ruleset import NodeRules, node_rows
 from weft.rows.base import Row
 from weft.rows.rules import Chain, Compare, Counter, Family, Hook, Meta, Table
@@ -119,6 +119,17 @@ def promise(name: str, number: int, masquerade: bool = True) -> Attachment:
 
 def rows_of(attachment: Attachment) -> tuple[Row, ...]:
     """All rows of an attachment, guards and wiring."""
+    if attachment.adopted is not None:
+        return (
+            *adopted.elements(
+                attachment.host_link,
+                attachment.mac,
+                [packed(each.address) for each in attachment.addresses],
+                link_local(attachment.mac),
+                attachment.masquerade,
+            ),
+            *adoption(attachment, attachment.adopted),
+        )
     return (
         *guards.elements(
             attachment.host_link,
@@ -134,7 +145,8 @@ def rows_of(attachment: Attachment) -> tuple[Row, ...]:
 class GuardedNode:
     """Made in the namespace that shall be the node; see the drawing above."""
 
-    def __init__(self, plan: NodeRules = PLAN) -> None:
+    def __init__(self, plan: NodeRules = PLAN, *, adopting: bool = False) -> None:
+        """`adopting`: the attacker's link is another plugin's."""
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         self.plan = plan
         self.drops: dict[str, int] = {}
@@ -144,7 +156,8 @@ class GuardedNode:
         write(_GLOBAL)
         run("ip", "link", "set", "lo", "up")
         self.outside = self._uplink()
-        self.attacker = self.attach(promise("attacker", 5))
+        attacker = promise("attacker", 5)
+        self.attacker = self.adopt(attacker) if adopting else self.attach(attacker)
         self.victim = self.attach(promise("victim", 6))
         self._tempt()
         self.engine.apply("eyes", eyes(self.attacker.link))
@@ -153,6 +166,25 @@ class GuardedNode:
         fd = new_namespace()
         self.engine.apply(attachment.key.container, rows_of(attachment), fd)
         return Pod(attachment=attachment, fd=fd, raw=tap(fd, "eth0"))
+
+    def adopt(self, attachment: Attachment) -> Pod:
+        """A pair and routes that somebody else makes, and what we do on them."""
+        fd, link = new_namespace(), f"veth-{attachment.key.container}"[:15]
+        where = f"/proc/{os.getpid()}/fd/{fd}"
+        mac = "address", HOST_MAC.hex(":")
+        run("ip", "link", "add", link, *mac, "type", "veth", "peer", "name", "eth0", "netns", where)
+        run("ip", "link", "set", link, "addrgenmode", "none")
+        run("ip", "link", "set", link, "up")
+        with entered(fd):
+            run("ip", "link", "set", "eth0", "address", attachment.mac.hex(":"))
+            run("ip", "link", "set", "eth0", "up")
+        for each in attachment.addresses:
+            run("ip", "route", "add", each.address, "dev", link)
+        taken = msgspec.structs.replace(
+            attachment, host_link=link, adopted=Adopted(index=socket.if_nametoindex(link))
+        )
+        self.engine.apply(taken.key.container, rows_of(taken), fd)
+        return Pod(attachment=taken, fd=fd, raw=tap(fd, "eth0"))
 
     def _uplink(self) -> socket.socket:
         self.outside_fd = new_namespace()

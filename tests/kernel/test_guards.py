@@ -41,8 +41,9 @@ from weft.drivers.removal import delete_links
 from weft.lab.haste import Hasty
 from weft.model.attachment import HOST_MAC
 from weft.render.ruleset import DROPS, node_rows
+from weft.render.sets import OUT
 from weft.rows.base import Row
-from weft.rows.rules import Chain, Verdict
+from weft.rows.rules import Chain, Lookup, Verdict
 
 NOTHING = {"passed": 0, "input": 0, "forwarded": 0, "arp": 0, "victim": 0, "outside": 0}
 
@@ -86,6 +87,35 @@ def test_nothing_forbidden_passes_and_each_is_counted_under_its_reason() -> None
 
 
 @on_a_node
+def test_a_link_that_another_plugin_made_is_guarded_as_ours_are() -> None:
+    node = GuardedNode(adopting=True)
+    state = node.state()
+    # its maker's end of the link has an address, for which it may ask
+    wrong = faults(node, [each for each in cases(node) if "asks for the gateway" not in each.name])
+    assert not wrong, wrong
+    assert node.state() == state
+
+
+@on_a_node
+def test_without_the_rules_of_adopted_links_their_pods_are_not_guarded() -> None:
+    node = GuardedNode(adopting=True)
+    for name, first, last, reason in (("forward", 5, 7, "invalid"), ("from-pods", 1, 4, "spoofed")):
+        weaker = _without(node, name, first, last)
+        node.mutate(
+            lambda rows, weaker=weaker: [weaker if row.key == weaker.key else row for row in rows]
+        )
+        assert faults(node, [case for case in cases(node) if case.reason == reason])
+        node.mutate(lambda rows: rows)
+
+
+def _without(node: GuardedNode, name: str, first: int, last: int) -> Chain:
+    for row in node_rows(node.plan):
+        if isinstance(row, Chain) and row.name == name:
+            return msgspec.structs.replace(row, rules=row.rules[:first] + row.rules[last:])
+    raise AssertionError(f"there is no chain {name}")
+
+
+@on_a_node
 def test_there_is_a_case_for_every_reason() -> None:
     node = GuardedNode()
     assert {case.reason for case in cases(node)} == set(DROPS) - {"closed"}
@@ -106,6 +136,10 @@ def test_without_any_one_rule_the_matching_case_fails() -> None:
     everything = cases(node)
     unnoticed, stopped = [], set()
     for chain, place, reason in refusing_rules(node_rows(node.plan)):
+        if any(
+            isinstance(word, Lookup) and word.set in OUT.values() for word in chain.rules[place]
+        ):
+            continue  # about pods of adopted links: the next test
         rules = chain.rules[:place] + chain.rules[place + 1 :]
         weaker = msgspec.structs.replace(chain, rules=rules)
         node.mutate(

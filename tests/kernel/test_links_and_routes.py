@@ -8,7 +8,7 @@ import select
 import pytest
 from namespace_fixture import new_namespace, on_a_node
 
-from weft.kernel import links, routes, rtnetlink, sysctl
+from weft.kernel import links, nsids, routes, rtnetlink, sysctl
 from weft.kernel.namespaces import entered
 from weft.kernel.netlink import (
     NLM_F_DUMP_INTR,
@@ -41,14 +41,14 @@ def number(via: Socket, name: str) -> int:
 
 @on_a_node
 def test_a_pair_is_born_in_place_with_all_its_properties_and_down() -> None:
-    host, pod, _ = pair()
+    host, pod, namespace = pair()
     host.transact([links.set_alias(HOST_END.name, "weft:" + "x" * 250)])
     outer = rtnetlink.find_link(host, HOST_END.name)
     inner = rtnetlink.find_link(pod, "eth0")
     assert outer is not None and inner is not None
     assert outer == links.Link(
         outer.ifindex, *HOST_END[:1], False, HOST_END.mac, 1450, 77, "weft:" + "x" * 250, "veth",
-        inner.ifindex,
+        inner.ifindex, 0, nsids.number_of(host, namespace) or 0,
     )  # fmt: skip
     assert (inner.mac, inner.mtu, inner.up, inner.group) == (POD_END.mac, 1400, False, 0)
     assert inner.peer == outer.ifindex

@@ -20,6 +20,7 @@ ENV = {
     "CNI_IFNAME": "eth0",
 }
 HEAD = {"cniVersion": "1.1.0", "name": "net", "type": "weft"}
+MADE = {"interfaces": [{"name": "eth0", "sandbox": "/run/netns/a"}]}
 
 
 def env(**variables: str) -> tuple[dict[str, str], bytes]:
@@ -49,7 +50,8 @@ LINES: list[list[tuple[dict[str, str], bytes]]] = [
     [conf("CHECK", cniVersion="0.3.1", prevResult={})],
     [conf(name=""), conf("DEL", name=None)],
     [conf(name="a/b"), conf("GC", name="a/b")],
-    [conf(ipam={"type": "dhcp"}), conf("STATUS", ipam={"type": "dhcp"})],
+    [conf(ipam={"type": "dhcp"}), conf("CHECK", ipam={"type": "dhcp"}, prevResult={})],
+    [conf(mtu=1400, prevResult=MADE), conf("CHECK", mac="0a:00:00:00:00:01", prevResult=MADE)],
     [conf(type="a/b"), conf(mtu=1), conf(pools=[])],
     [conf(runtimeConfig={"ips": ["10.0.0.1", "x"]})],
     [conf(labels={"-": ""}), conf(args={"cni": {"labels": [{"key": "a", "value": "-"}]}})],

@@ -264,4 +264,52 @@ def test_a_list_that_cannot_be_read_keeps_everything(entries: object) -> None:
 
 def test_status_judges_the_configuration() -> None:
     assert parse("STATUS").conf.type == "weft"
-    assert cni_code(refusal("STATUS", ipam={"type": "dhcp"}).reason) == 2
+    assert cni_code(refusal("STATUS", mtu=1).reason) == 7
+    # which may be that of an interface that an earlier plugin makes: only its ADD tells
+    assert parse("STATUS", ipam={"type": "dhcp"}).network == "net"
+
+
+MADE = {
+    "cniVersion": "1.1.0",
+    "interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "/run/netns/a"}],
+    "ips": [{"address": "10.1.0.2/24", "interface": 1}, {"address": "10.9.0.1/8", "interface": 0}],
+}
+
+
+def test_an_interface_of_the_previous_result_is_adopted() -> None:
+    request = parse(prevResult=MADE, ipam={"type": "host-local"})
+    assert request.adopts
+    assert isinstance(request.prev_result, Result)
+    assert request.prev_result.addresses_of("eth0") == ("10.1.0.2",)
+    assert parse("CHECK", prevResult=MADE, ipam={"type": "dhcp"}).adopts
+
+
+@pytest.mark.parametrize(
+    "interfaces", [[], [{"name": "eth0"}], [{"name": "eth1", "sandbox": "/run/netns/a"}]]
+)
+def test_a_previous_result_without_the_interface_is_added_to(interfaces: object) -> None:
+    previous = {"cniVersion": "1.1.0", "interfaces": interfaces}
+    assert not parse(prevResult=previous).adopts
+    error = refusal(prevResult=previous, ipam={"type": "host-local"})
+    assert cni_code(error.reason) == 2
+
+
+def test_addresses_without_an_index_are_those_of_the_only_interface() -> None:
+    ips = [{"address": "10.1.0.2/24"}, {"address": "fd00::2/64", "interface": -1}]
+    result = parse(prevResult={**MADE, "ips": ips}).prev_result
+    assert isinstance(result, Result)
+    assert result.addresses_of("eth0") == ("10.1.0.2", "fd00::2")
+    two = [*MADE["interfaces"], {"name": "eth1", "sandbox": "/run/netns/a"}]  # type: ignore[misc]
+    result = parse(prevResult={**MADE, "interfaces": two, "ips": ips}).prev_result
+    assert isinstance(result, Result)
+    assert result.addresses_of("eth0") == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mtu", 1400), ("mac", "0a:00:00:00:00:01"), ("ips", ["10.0.0.9"]), ("pools", ["blue"])],
+)
+def test_what_an_adopted_interface_is_like_is_its_makers_to_say(key: str, value: object) -> None:
+    error = refusal(prevResult=MADE, **{key: value})
+    assert (error.field, cni_code(error.reason)) == (key, 2)
+    assert "prevResult" in error.message

@@ -120,7 +120,13 @@ def test_what_reads_a_packet_and_fails_lets_nothing_pass_that_is_not_listed() ->
     # a look-up that is inverted would be skipped, with its drop, where the load before it fails
     first = chains(node_rows(PLAN))[1, "from-pods"]
     lookups = [item for rule in first.rules for item in rule if isinstance(item, Lookup)]
-    assert [item.invert for item in lookups] == [False, False]
+    # whose name is not among the adopted is let through: skipped, it would be dropped
+    assert [(item.set, item.invert) for item in lookups] == [
+        ("adopted", True),
+        ("guard4", False),
+        ("guard6", False),
+    ]
+    assert first.rules[0][-1] == Verdict(verdict="accept")
     assert first.rules[-1] == (Verdict(verdict="goto", chain="unlisted"),)
 
 
@@ -148,7 +154,7 @@ def test_without_masquerade_only_published_ports_are_translated() -> None:
         for item in rule
         if isinstance(item, Masquerade)
     }
-    assert found == {"back"}
+    assert found == {"back", "back-adopted"}
 
 
 def test_pools_are_reached_without_masquerade() -> None:

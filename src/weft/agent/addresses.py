@@ -262,6 +262,21 @@ class Addresses:
         self.view.commit(found)
         return tuple(map(_assigned, found.addresses))
 
+    def take(self, key: AttachmentKey, addresses: Iterable[str]) -> Addressed:
+        """Addresses that another plugin gave, whether a pool of ours covers them or not: nobody
+        else gets them. Raises Conflict where somebody has one, and then takes none."""
+        taken: list[Assigned] = []
+        try:
+            for text in addresses:
+                address = ipaddress.ip_address(text)
+                self.view.adopt(address, key)
+                use = self.view.ledgers[address.version].used[int(address)]
+                taken.append(_assigned(self.view.held(address, use.sequence)))
+        except Conflict:
+            self.take_back(tuple(taken))
+            raise
+        return tuple(taken)
+
     async def secure(self, wish: Wish) -> Addressed:
         """Addresses, after claiming whatever blocks that takes."""
         for _ in range(CLAIM_TRIES):

@@ -12,12 +12,13 @@ import errno
 import time
 
 from weft.agent.addresses import Addressed, Wish
+from weft.agent.adoption import Adopter
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
-from weft.agent.node import Node
 from weft.agent.patience import again
+from weft.agent.promise import rows_of
 from weft.drivers.contract import Stage
-from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT, link_local, packed, wiring
+from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT
 from weft.kernel import namespaces
 from weft.model.attachment import (
     HOST_MAC,
@@ -27,9 +28,6 @@ from weft.model.attachment import (
 )
 from weft.model.errors import Invalid, KernelRefused, NotReady, WeftError
 from weft.model.ports import PortMapping
-from weft.render import published
-from weft.render.guards import elements
-from weft.rows.base import Row
 from weft.wire.cni import Dns, Interface, Ip, Request, Result, Route, merge
 
 SMALLEST_MTU4 = 68  # RFC 791
@@ -48,12 +46,13 @@ _STAGES = {stage: stage.name.lower() for stage in Stage}
 class Attacher:
     """Performs ADD."""
 
-    def __init__(self, ground: Ground, detacher: Detacher) -> None:
+    def __init__(self, ground: Ground, detacher: Detacher, adopter: Adopter) -> None:
         self._engine = ground.engine
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
         self._detacher = detacher
+        self._adopter = adopter
         self._node = ground.node
         self._publishing = ground.publishing
         self._limiting = ground.limiting
@@ -66,6 +65,8 @@ class Attacher:
         if request.wishes.bandwidth:
             await self._limiting.require()
         await self._clear_predecessor(request.key, netns)
+        if request.adopts:
+            return await self._adopter.secure(request, netns)
         return await self._addresses.secure(self._wish(request, request.key))
 
     def prepared(self, request: Request, netns: int | None) -> Addressed | None:
@@ -73,7 +74,7 @@ class Attacher:
         `prepare` would raise."""
         key = request.key
         self._refuse(request, netns)
-        if self._attachments.get(key) is not None:
+        if request.adopts or self._attachments.get(key) is not None:
             return None
         if request.wishes.bandwidth and not self._limiting.proven:
             return None
@@ -146,17 +147,29 @@ class Attacher:
     def perform(self, request: Request, netns: int, assigned: Addressed) -> Result:
         """The effects. Raises WeftError; what stands then is in the journal as `intent`, and the
         caller must `undo`."""
+        try:
+            describe = self._described_adopted if request.adopts else self._described
+            attachment = describe(request, netns, assigned)
+            self._publishing.claim(attachment)
+            self._journal.put(attachment)
+        except Exception:  # nothing has begun
+            self._publishing.release(request.key)
+            self._addresses.take_back(assigned)
+            raise
+        self._attachments.put(attachment)
+        self._laps.lap("intent")
+        return self._made(request, netns, attachment)
+
+    def _described(self, request: Request, netns: int, assigned: Addressed) -> Attachment:
         key = request.key
         facts = self._node.facts
-        dev, ino = namespaces.identity(netns)
-        place = NamespaceId(dev=dev, ino=ino)
+        place = _place(netns)
         routed = self._routed(place)
         mtu = request.conf.mtu or facts.mtu
         smallest = SMALLEST_MTU6 if any(":" in a.address for a in assigned) else SMALLEST_MTU4
         if not smallest <= mtu <= 65535:
-            self._addresses.take_back(assigned)
             raise Invalid(f"mtu {mtu} is not within {smallest}..65535", field="mtu")
-        attachment = Attachment(
+        return Attachment(
             key=key,
             state="intent",
             host_link=key.host_link,
@@ -177,16 +190,34 @@ class Attacher:
             begun_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
             version=request.spec_version,
         )
-        try:
-            self._publishing.claim(attachment)
-            self._journal.put(attachment)
-        except Exception:  # nothing has begun
-            self._publishing.release(key)
-            self._addresses.take_back(assigned)
-            raise
-        self._attachments.put(attachment)
-        self._laps.lap("intent")
-        return self._made(request, netns, attachment)
+
+    def _described_adopted(self, request: Request, netns: int, assigned: Addressed) -> Attachment:
+        """Masquerade is the maker's to decide, unless the configuration of weft's asks for it."""
+        end = self._adopter.find(request, netns)
+        place = _place(netns)
+        previous = request.prev_result
+        routes = previous.routes if isinstance(previous, Result) else ()
+        return Attachment(
+            key=request.key,
+            state="intent",
+            host_link=end.link.name,
+            mac=end.mac,
+            mtu=end.link.mtu,
+            addresses=assigned,
+            netns=place,
+            sandbox=request.netns or "",
+            pod=request.wishes.pod,
+            labels=request.wishes.labels,
+            ports=self._unpublished(request, place),
+            bandwidth=request.wishes.bandwidth,
+            masquerade=bool(request.conf.ip_masq),
+            via4=any(route.dst == "0.0.0.0/0" for route in routes),
+            via6=any(route.dst == "::/0" for route in routes),
+            created=time.time(),
+            begun_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            version=request.spec_version,
+            adopted=self._adopter.adopted(end.link),
+        )
 
     async def resume(self, request: Request, netns: int, refusal: KernelRefused) -> Result:
         """`perform`, again from its first effect after the kernel refused it, if that may pass.
@@ -263,18 +294,15 @@ class Attacher:
         return cause
 
 
-def rows_of(attachment: Attachment, node: Node) -> tuple[Row, ...]:
-    """Every row of an attachment: its guards and its wiring."""
-    ips = [packed(a.address) for a in attachment.addresses]
-    local = link_local(attachment.mac) if any(len(ip) == 16 for ip in ips) else None
-    guards = elements(attachment.host_link, attachment.mac, ips, local, attachment.masquerade)
-    return (
-        guards + published.elements(attachment.ports, ips) + wiring(attachment, node.facts.wiring)
-    )
+def _place(netns: int) -> NamespaceId:
+    dev, ino = namespaces.identity(netns)
+    return NamespaceId(dev=dev, ino=ino)
 
 
 def promised(attachment: Attachment, request: Request) -> Result:
-    """The result that ADD answers and CHECK compares."""
+    """What ADD adds to the result; of an adopted interface the maker has said all."""
+    if attachment.adopted is not None:
+        return Result(dns=request.conf.dns or Dns())
     interfaces = (
         Interface(name=attachment.host_link, mac=colons(HOST_MAC), mtu=attachment.mtu),
         Interface(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from weft.agent.attach import rows_of
 from weft.agent.ground import Ground
+from weft.agent.promise import rows_of
 from weft.kernel import namespaces
 from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.errors import Invalid, NotFound, WeftError

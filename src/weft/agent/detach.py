@@ -45,6 +45,8 @@ class Detacher:
 
     def vanished(self, attachment: Attachment) -> bool:
         """Whether the host's end is gone: the kernel deletes it with the container's namespace."""
+        if attachment.adopted is not None:
+            return self._called(attachment.adopted.index) is None
         link = attachment.host_link
         return self._reaper.gone(link) and self._called(self._engine.number(link)) is None
 
@@ -92,7 +94,9 @@ class Detacher:
                     await self._reaper.delete(link)
             return
         self._journal_leaving(attachment)
-        links = {attachment.host_link, *self._engine.links(str(key))}
+        links = set(self._engine.links(str(key)))
+        if attachment.adopted is None:
+            links.add(attachment.host_link)
         if attachment.bandwidth.egress_rate:
             links.add(limiter_of(key.host_link))
         numbers = {link: self._engine.number(link) for link in links}

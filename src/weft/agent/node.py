@@ -107,6 +107,14 @@ class Node:
             for element in self._rules.tables.elements(schema)
         ]
 
+    def is_shaped(self, index: int) -> bool:
+        """Whether somebody limits, or redirects, what goes through the link of this number."""
+        queues = (decode_queue(body) for _, body in self._socket.dump(get_queues()))
+        return any(
+            queue.ifindex == index and (queue.rate or queue.kind in ("clsact", "ingress"))
+            for queue in queues
+        )
+
     def buckets(self) -> dict[str, Bucket]:
         """The token buckets of the host's links as the kernel holds them."""
         names = {link.index: link.name for link in self.links()}

@@ -10,6 +10,8 @@ absent journal says. So links of ours are read before the journal's word for any
                                      have been answered, the journal's last pages being lost: it
                                      stays until its DEL, a GC, or an ADD that repeats it
     no link                          undone or finished by `agent.recovery`
+
+A link that another plugin made and weft adopted is known by its number, whatever its name is.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ from weft.fabric.wiring import packed
 from weft.kernel import nsids
 from weft.kernel.host import HostLink
 from weft.model.attachment import (
+    ADOPTED_GROUP,
     ALIAS_MARK,
     ALIAS_VERSION,
+    Adopted,
     AliasRecord,
     Attachment,
     NamespaceId,
     limiter_of,
+    read_adoption,
     read_alias,
     read_limiter_alias,
 )
@@ -64,7 +69,8 @@ class Recognition:
 
     def inhabited(self) -> list[str]:
         """Addresses of pods that stand, from their links alone."""
-        records = (read_alias(link.alias) for link in self._node.links() if link.is_veth)
+        links = [link for link in self._node.links() if link.is_veth]
+        records = (read_alias(link.alias) or read_adoption(link.alias) for link in links)
         return [text for record in records if record is not None for text in record.addresses]
 
     def call_back(self) -> None:
@@ -106,8 +112,13 @@ class Recognition:
             self._log.event("info", "JournalNew", "journal", self._journal.fresh)
         now = time.monotonic()
         content = self._journal.read()
-        records = {attachment.host_link: attachment for attachment in content.attachments}
         links = self._node.links()
+        self._follow(content.attachments, links)
+        records = {
+            attachment.host_link: attachment
+            for attachment in content.attachments
+            if attachment.adopted is None
+        }
         own = own_names(links, frozenset(records))
         for link in links:
             name = own[link.index]
@@ -122,6 +133,35 @@ class Recognition:
             self._log.event(
                 "info", "Recognised", "node", f"{self._from_links} attachments, from their links"
             )
+
+    def _follow(self, recorded: Iterable[Attachment], links: Iterable[HostLink]) -> None:
+        """Attachments whose links other plugins made: the links keep whatever name they have by
+        now, and one whose record the journal has not is known from its alias."""
+        standing = {link.index: link for link in links if link.is_veth}
+        known = set()
+        for attachment in recorded:
+            if attachment.adopted is None:
+                continue
+            known.add(attachment.adopted.index)
+            link = standing.get(attachment.adopted.index)
+            if link is not None and link.name != attachment.host_link:
+                words = f"{attachment.host_link}, which weft adopted, is called {link.name} now"
+                self._log.event("warning", "LinkRenamed", str(attachment.key), words)
+                followed = msgspec.structs.replace(attachment, host_link=link.name)
+                self._journal.put(followed)
+                self._adopt(followed)
+            else:
+                self._adopt(attachment)
+        for index, link in standing.items():
+            record = read_adoption(link.alias)
+            if record is not None and index not in known:
+                self._from_link(link, record)
+            elif link.group == ADOPTED_GROUP and index not in known:
+                words = (
+                    "weft adopted it, and nothing says any more for whom: its container is cut off "
+                    "until it is attached anew"
+                )
+                self._log.event("error", "LinkUnreadable", link.name, words)
 
     def _standing(self, link: HostLink, name: str, recorded: Attachment | None) -> None:
         record = read_alias(link.alias) if link.is_veth else None
@@ -158,10 +198,14 @@ class Recognition:
         addresses, conflicts = self._addresses.recognise(record.key, record.addresses)
         for words in conflicts:
             self._log.event("error", "AddressTwice", str(record.key), words)
+        adopted = None
+        if not link.alias.startswith(ALIAS_MARK):
+            adopted = Adopted(index=link.index)
         attachment = Attachment(
             key=record.key,
             state="ready",
-            host_link=record.key.host_link,
+            host_link=link.name if adopted else record.key.host_link,
+            adopted=adopted,
             mac=record.mac,
             mtu=link.mtu,
             addresses=addresses,

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from weft.agent.attach import rows_of
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
+from weft.agent.promise import rows_of
 from weft.agent.recognition import own_names
 from weft.cni.queue import Queued, drop, quarantine, read_queue
 from weft.drivers.removal import delete_links
@@ -52,6 +52,9 @@ class Recovery:
         present = self._present(standing)
         for attachment in self._attachments:
             owner = str(attachment.key)
+            if attachment.adopted is not None:
+                # by its number, also where it is gone: the name may be another link's by now
+                self._engine.learn(attachment.host_link, attachment.adopted.index)
             if attachment.state != "ready" or attachment.host_link not in present:
                 # without its link there is no container left to serve: its namespace died, or
                 # a DEL could not be written down
@@ -76,7 +79,12 @@ class Recovery:
         """Numbers of the links that may be ours, though damaged, by the names they should have;
         somebody else's may have the name of one that went."""
         own = own_names(links, {each.host_link for each in self._attachments})
-        return {own[link.index]: link.index for link in links if _may_be_ours(link)}
+        present = {own[link.index]: link.index for link in links if _may_be_ours(link)}
+        veths = {(link.name, link.index) for link in links if link.is_veth}
+        for each in self._attachments:
+            if each.adopted and (each.host_link, each.adopted.index) in veths:
+                present[each.host_link] = each.adopted.index
+        return present
 
     async def settle(self) -> None:
         """Undo what was begun, finish what was ending, repair what is promised."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from weft.agent import given, journal_file, sole
 from weft.agent.addresses import Addresses
+from weft.agent.adoption import Adopter
 from weft.agent.api import Api
 from weft.agent.attach import STEPS, Attacher
 from weft.agent.check import Checker
@@ -116,12 +117,13 @@ class Service:
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
         self.node.hindered = self.keeping.hindered
         self.detacher = Detacher(ground, self.reaper, self.turns, self.looking.name_of)
+        self.adopter = Adopter(ground, self.detacher)
         self.recognition = Recognition(ground)
         self.recovery = Recovery(ground, self.detacher)
         self.verbs = Verbs(
             ground,
             self.turns,
-            attacher=Attacher(ground, self.detacher),
+            attacher=Attacher(ground, self.detacher, self.adopter),
             detacher=self.detacher,
             checker=Checker(ground, repair_pods=settings.repair.pods),
         )
@@ -173,6 +175,7 @@ class Service:
         await self._drain()
         await self._publish()
         self.watcher.refreshed = self._host_changed
+        self.watcher.renamed = self.adopter.renamed
         self.watcher.start()
         self.firewalls.start()
         self.addresses.watch()

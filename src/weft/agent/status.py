@@ -268,7 +268,13 @@ class Reporter:
             a.key: [ipaddress.ip_address(x.address) for x in a.addresses]
             for a in service.attachments
         }
-        findings = audit.differences(service.addresses.view, held)
+        # what another plugin gave may be of no pool of ours
+        given = {a.key for a in service.attachments if a.adopted is not None}
+        findings = [
+            each
+            for each in audit.differences(service.addresses.view, held)
+            if each.kind != "outside" or not given.issuperset(each.keys)
+        ]
         problems = [
             IpamProblem(
                 what=finding.kind,
@@ -290,8 +296,10 @@ class Reporter:
         present = {link.name for link in links}
         # one that somebody has just renamed is there, and gets its name again
         present |= {record.key.host_link for record in records.values() if record is not None}
+        numbers = {link.index for link in links}
         for each in attachments:
-            if each.host_link not in present:
+            there = each.adopted.index in numbers if each.adopted else each.host_link in present
+            if not there:
                 yield IpamProblem(
                     what="vanished",
                     address=", ".join(x.address for x in each.addresses),

@@ -42,6 +42,9 @@ class Attachments:
 
     def put(self, attachment: Attachment) -> None:
         """Add or replace."""
+        before = self._by_key.get(attachment.key)
+        if before is not None and before.host_link != attachment.host_link:
+            self._by_link.pop(before.host_link, None)
         self._by_key[attachment.key] = attachment
         self._by_link[attachment.host_link] = attachment.key
         if attachment.bandwidth.egress_rate:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from weft.agent import journal_file, sole
 from weft.agent.asking import Order
@@ -27,17 +30,20 @@ from weft.drivers.removal import delete_links
 from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
+from weft.fabric.wiring import adoption
 from weft.kernel import loopback_hook
 from weft.kernel.files import check_directory
-from weft.kernel.host import Network, read_links
+from weft.kernel.host import HostLink, Network, read_links
 from weft.kernel.netlink import Socket
-from weft.model.attachment import ALIAS_MARK
+from weft.model.attachment import ADOPTED_GROUP, ALIAS_MARK, Attachment, read_adoption
 from weft.model.errors import Conflict, NotFound, Unsupported, WeftError
 from weft.model.ip_pool import IPPool, pool_prefix
 from weft.model.kinds import from_bytes, prefix_of_kind
 from weft.model.settings import PathSettings, Settings
 from weft.render.ruleset import NodeRules, closed_rows, node_rows
 from weft.render.sets import TABLE
+from weft.rows.bandwidth import Ifb
+from weft.rows.links import Adoption
 from weft.rows.rules import Table
 from weft.store.sqlite import SqliteStore
 
@@ -63,20 +69,23 @@ async def teardown(settings: Settings, boot_id: str) -> None:
     journal_file.refuse_newer(Path(settings.paths.journal))
     refuse_newer(given_path(settings.paths.store))
     with Socket(NETLINK_ROUTE) as rtnetlink:
+        links = read_links(rtnetlink)
         names = [
             link.name
-            for link in read_links(rtnetlink)
+            for link in links
             if link.kind in ("veth", "ifb") and link.alias.startswith(ALIAS_MARK)
         ]
     # on this thread: nothing else runs, and a thread would have to wake the loop in the end
     refused = {name: error for name, error in delete_links(names).items() if error}
     journal_path = Path(settings.paths.journal)
+    known = _journaled(journal_path, boot_id)
     stuck = _restore_sysctls(settings.paths, boot_id, log)
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))
     tables = [row for row in node_rows(NodeRules()) if isinstance(row, Table)]
     engine.adopt("tables", tables)
     engine.withdraw("tables")
+    _leave_adopted(engine, links, known)
     _leave_firewalls(settings.paths, log)
     loopback_hook.remove()
     if refused:
@@ -102,6 +111,48 @@ async def close_boot(settings: Settings) -> None:
     before = [row for row in rules.standing(TABLE) if isinstance(row, Table)]
     persist = before[0].persist if before else not why_unprotected(settings, rules)
     engine.apply("boot", closed_rows(pools, persist=persist))
+
+
+def _journaled(path: Path, boot_id: str) -> list[Attachment]:
+    """The attachments of the journal whose links other plugins made, as far as it can be read."""
+    if not path.exists():
+        return []
+    try:
+        journal = Journal(path, boot_id)
+    except Unsupported:
+        raise
+    except WeftError:  # the links' own marks have to do
+        return []
+    try:
+        return [each for each in journal.attachments() if each.adopted is not None]
+    finally:
+        journal.close()
+
+
+def _leave_adopted(engine: Engine, links: Iterable[HostLink], known: Iterable[Attachment]) -> None:
+    """Adopted links are their makers' again: mark, limits and sysctl are taken back."""
+    recorded = {each.adopted.index: each for each in known if each.adopted is not None}
+    for link in links:
+        if not (link.is_veth and link.group == ADOPTED_GROUP):
+            continue
+        attachment = recorded.get(link.index)
+        if attachment is not None and attachment.adopted is not None:
+            renamed = msgspec.structs.replace(attachment, host_link=link.name)
+            rows = adoption(renamed, attachment.adopted)
+        else:
+            signed = read_adoption(link.alias) is not None
+            unknown = Adoption(
+                link=link.name,
+                index=link.index,
+                group=ADOPTED_GROUP,
+                alias=link.alias if signed else None,
+                pod_link="",
+                pod_mac=b"",
+            )
+            rows = (unknown,)
+        engine.adopt(link.name, (row for row in rows if not isinstance(row, Ifb)))
+        engine.learn(link.name, link.index)
+        engine.withdraw(link.name)
 
 
 def _leave_firewalls(paths: PathSettings, log: Log) -> None:

@@ -29,10 +29,11 @@ from weft.agent.notices import Heard, Notices, link_keys
 from weft.agent.sweep import Sweeper
 from weft.agent.sysctls import SysctlEar
 from weft.agent.tending import tell_failure, tend
-from weft.drivers import ifbs
+from weft.drivers import adoptions, ifbs
 from weft.drivers.engine import Engine
 from weft.drivers.links import differs
 from weft.drivers.strays import KINDS
+from weft.kernel.links import Link
 from weft.kernel.netconf import RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF
 from weft.kernel.netlink import Socket
 from weft.kernel.notifications import Well, ignoring, listen
@@ -47,7 +48,7 @@ from weft.model.attachment import (
 from weft.model.errors import WeftError
 from weft.rows.bandwidth import Ifb
 from weft.rows.base import RowKey
-from weft.rows.links import Address, Veth
+from weft.rows.links import Address, Adoption, Veth
 
 GATHER = 0.05  # seconds between the first notification and the look at what changed
 URGENT = 0.002  # the same where packet rules have changed: they may stand open
@@ -120,6 +121,8 @@ class Watcher:
         self._failed_apart = LOST_APART[0]
         self._turn = asyncio.Lock()
         self.refreshed: Callable[[], Awaitable[None]] = _nothing
+        self.renamed: Callable[[str, str], None] = lambda link, name: None
+        """Told of an adopted link that it is called otherwise now."""
         self.overflows = 0
 
     # -- figures
@@ -372,6 +375,8 @@ class Watcher:
         row = self._engine.row(owner, pair) if owner is not None else None
         if said.name != link:
             self._ear.renamed(link)
+        if row is None and owner is not None:
+            return self._wrong_adoption(owner, link, said)
         if (isinstance(row, Veth) and differs(row, said)) or (
             isinstance(row, Ifb) and ifbs.differs(row, said)
         ):
@@ -379,16 +384,35 @@ class Watcher:
         # every link is born down, and most are up by now
         return (up,) if not said.up and not self._links.is_up(link) else ()
 
+    def _wrong_adoption(self, owner: str, link: str, said: Link) -> Collection[RowKey]:
+        """Of a link that another plugin made only our mark is ours to keep; a new name is taken
+        over."""
+        row = self._engine.row(owner, ("Adoption", said.ifindex))
+        if not isinstance(row, Adoption):
+            return ()
+        if said.name != link:
+            self.renamed(link, said.name)
+            return ()
+        return (row.key,) if adoptions.differs(row, said) else ()
+
     def _around(self, addresses: Iterable[Address]) -> set[str]:
         """Whose links they are on: with its last address a link loses its routes and neighbours,
         and nothing is said of them (fib_disable_ip)."""
-        owners = {self._links.owner(row.link) for row in addresses} - {None}
+        owners = {self._links.owner(row.link) for row in addresses if not self._adopted(row)} - {
+            None
+        }
         for owner in owners:
             self._later(SLOWEST, self._look_again, owner)
         return {owner for owner in owners if owner is not None}
 
     def _on_ours(self, addresses: Iterable[Address]) -> list[Address]:
-        return [row for row in addresses if self._links.owner(row.link) is not None]
+        """Those on links of ours; what is on adopted ones is their makers'."""
+        return [row for row in addresses if self._links.owner(row.link) and not self._adopted(row)]
+
+    def _adopted(self, row: Address) -> bool:
+        owner = self._links.owner(row.link)
+        number = self._engine.number(row.link)
+        return owner is not None and self._engine.row(owner, ("Adoption", number)) is not None
 
     def _tell_deleted(self, heard: Heard) -> None:
         for link, how in heard.deleted.items():

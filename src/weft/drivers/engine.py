@@ -24,7 +24,7 @@ from weft.drivers.contract import (
     Refusal,
     Stage,
 )
-from weft.drivers.links import inside_only
+from weft.drivers.links import inside_only, linked
 from weft.drivers.surroundings import Host, Indexes, Surroundings
 from weft.model.errors import KernelRefused
 from weft.rows.bandwidth import Ifb
@@ -124,7 +124,7 @@ class Engine:
         return tuple(self._shadow.get(owner, {}).values())
 
     def links(self, owner: str) -> list[str]:
-        """Names of the owner's links on the host."""
+        """Names of the owner's links on the host; adopted ones are not its own."""
         rows = self._shadow.get(owner, {}).values()
         return [row.name for row in rows if isinstance(row, Veth | Ifb)]
 
@@ -134,8 +134,8 @@ class Engine:
 
     def forget(self, owner: str) -> None:
         """Remember nothing of an owner; what stands, stands."""
-        for link in self.links(owner):
-            self._indexes.forget(link)
+        for row in self.rows(owner):
+            self._indexes.forget(linked(row))
         self._shadow.pop(owner, None)
         self._doubtful.pop(owner, None)
 
@@ -348,15 +348,13 @@ class Engine:
 
     def _mending(self, wrong: Sequence[Difference]) -> list[Step]:
         """Steps for what can be mended: nothing in a pod, nothing of a pair that is gone."""
-        lost = {
-            each.row.name for each in wrong if isinstance(each.row, Veth) and each.found is None
-        }
+        lost = {linked(x.row) for x in wrong if not (x.found or isinstance(x.row, Ifb))} - {""}
         return [
             self._step(each.row.key, each.found, each.row)
             for each in wrong
             if getattr(each.row, "place", Place.HOST) is Place.HOST
             and getattr(each.row, "link", None) not in lost
-            and not (isinstance(each.row, Veth) and each.found is None)
+            and linked(each.row) not in lost
             and not inside_only(each.row, each.found)
         ]
 

@@ -32,7 +32,7 @@ from weft.model.attachment import (
 from weft.model.errors import Conflict, Invalid, KernelRefused
 from weft.rows.bandwidth import Ifb
 from weft.rows.base import Place, Row, RowKey
-from weft.rows.links import Peer, Veth
+from weft.rows.links import Adoption, Peer, Veth
 
 DOOMED_GROUP = 0x77656675
 """IFLA_GROUP of host ends that are deleted together, at the price of one."""
@@ -230,12 +230,22 @@ def differs(row: Veth, link: links.Link) -> bool:
 
 
 def inside_only(row: Row, found: Row | None) -> bool:
-    """A veth whose host end is right: only the pod's end differs, which is not ours to mend."""
+    """A veth whose host end is right: only the pod's end differs, which is not ours to mend. Of an
+    adopted one the name neither."""
+    if isinstance(row, Adoption) and isinstance(found, Adoption):
+        return (row.group, row.alias) == (found.group, found.alias)
     return (
         isinstance(row, Veth)
         and isinstance(found, Veth)
         and msgspec.structs.replace(row, peer=None) == msgspec.structs.replace(found, peer=None)
     )
+
+
+def linked(row: Row) -> str:
+    """The name of the link on the host that the row is; "": it is none."""
+    if isinstance(row, Adoption):
+        return row.link
+    return row.name if isinstance(row, Veth | Ifb) else ""
 
 
 def _row(link: links.Link, peer: Peer | None) -> Veth:

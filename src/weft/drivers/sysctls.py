@@ -39,10 +39,10 @@ class Sysctls:
             return Stage.TUNE_HOST, 0
         return (Stage.TUNE_POD, 0) if _message_of(row) is None else (Stage.POD, -1)
 
-    def encode(self, _: Sysctl | None, new: Sysctl | None, names: Names) -> Sequence[bytes]:
-        """Nothing for a removal: what the value was before is known to whoever asked for it."""
+    def encode(self, old: Sysctl | None, new: Sysctl | None, names: Names) -> Sequence[bytes]:
+        """For a removal what the row says, mostly nothing: the file goes with its link."""
         if new is None:
-            return ()
+            return (sysctl.message(old.path, old.after),) if old and old.after else ()
         make = _message_of(new)
         if make is not None:
             return (make(names.index(Place.POD, new.link), int(new.value)),)

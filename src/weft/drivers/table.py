@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from weft.drivers.addresses import Addresses
+from weft.drivers.adoptions import Adoptions
 from weft.drivers.buckets import Buckets
 from weft.drivers.contract import Driver
 from weft.drivers.ifbs import Ifbs
@@ -21,7 +22,7 @@ from weft.drivers.up import Ups
 def link_drivers() -> tuple[Driver[Any], ...]:
     """Drivers that need no packet rules."""
     wires = (Links(), Ups(), Addresses(), Routes(), Neighbours(), Sysctls())
-    return (*wires, Ifbs(), Buckets(), Redirects())
+    return (*wires, Adoptions(), Ifbs(), Buckets(), Redirects())
 
 
 def all_drivers(rules: RulesTransport | None = None) -> tuple[Driver[Any], ...]:

@@ -19,10 +19,17 @@ import ipaddress
 import msgspec
 
 from weft.fabric.bandwidth import limits
-from weft.model.attachment import HOST_MAC, LIVE_GROUP, Attachment, link_alias
+from weft.model.attachment import (
+    ADOPTED_GROUP,
+    HOST_MAC,
+    LIVE_GROUP,
+    Adopted,
+    Attachment,
+    link_alias,
+)
 from weft.model.ports import PortMapping
 from weft.rows.base import Place, Row
-from weft.rows.links import Address, Peer, Sysctl, Up, Veth
+from weft.rows.links import Address, Adoption, Peer, Sysctl, Up, Veth
 from weft.rows.routes import SCOPE_LINK, Neighbour, Route
 
 GATEWAY4 = bytes((169, 254, 1, 1))
@@ -79,6 +86,30 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
         rows += _gateway4(pod_link)
     if has6:
         rows += _gateway6(attachment, pod_link)
+    return tuple(rows)
+
+
+def adoption(attachment: Attachment, adopted: Adopted) -> tuple[Row, ...]:
+    """The same of an attachment whose link another plugin made: the mark, the limits, what
+    published ports need, and neighbours, so that the pod is never asked for its addresses."""
+    link = attachment.host_link
+    rows: list[Row] = [
+        Adoption(
+            link=link,
+            index=adopted.index,
+            group=ADOPTED_GROUP,
+            alias=link_alias(attachment) if adopted.signed else None,
+            pod_link=attachment.key.ifname,
+            pod_mac=attachment.mac,
+            group_after=adopted.group,
+        ),
+        *limits(attachment),
+    ]
+    for each in attachment.addresses:
+        ip = packed(each.address)
+        rows.append(Neighbour(place=Place.HOST, link=link, ip=ip, mac=attachment.mac))
+    if any(_from_loopback(mapping) for mapping in attachment.ports):
+        rows.append(msgspec.structs.replace(_route_localnet(link), after=adopted.localnet))
     return tuple(rows)
 
 

@@ -42,6 +42,7 @@ _IFALIAS = 20
 _AF_SPEC = 26
 _GROUP = 27
 _NET_NS_FD = 28
+_LINK_NETNSID = 37
 _EXT_MASK = 29
 _NEW_NETNSID = 45
 _INFO_KIND = 1
@@ -52,7 +53,9 @@ _ACCEPT_REDIRECTS = 4  # IPV4_DEVCONF_ACCEPT_REDIRECTS (include/uapi/linux/ip.h)
 _INET6, _INET6_ADDR_GEN_MODE = 10, 8  # AF_INET6, IFLA_INET6_ADDR_GEN_MODE
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: statistics are half of every answer
 
-_DECODED = frozenset((_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _IFALIAS, _GROUP))
+_DECODED = frozenset(
+    (_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _IFALIAS, _GROUP, _LINK_NETNSID)
+)
 
 _INFO = struct.Struct("=BBHiII")  # ifinfomsg: family, -, type, index, flags, change
 _NUMBER = struct.Struct("=I")
@@ -73,7 +76,8 @@ _REQUEST = NLM_F_REQUEST | NLM_F_ACK
 
 class Link(NamedTuple):
     """What the kernel says of one link. `peer` is IFLA_LINK: of a veth the other end's index, in
-    the other end's namespace; `master` the bridge or bond that the link is a port of, or 0."""
+    the other end's namespace, whose number here is `peer_nsid` (-1: in this one); `master` the
+    bridge or bond that the link is a port of, or 0."""
 
     ifindex: int
     name: str
@@ -85,6 +89,7 @@ class Link(NamedTuple):
     kind: str
     peer: int
     master: int = 0
+    peer_nsid: int = -1
 
 
 class End(NamedTuple):
@@ -221,6 +226,14 @@ def set_free(index: int) -> bytes:
     return message(RTM_SETLINK, NLM_F_ACK, body)
 
 
+def set_mark(index: int, group: int, alias: str | None) -> bytes:
+    """Group and alias of a link ("": none; None: as it is)."""
+    body = _INFO.pack(0, 0, 0, index, 0, 0) + attribute(_GROUP, _NUMBER.pack(group))
+    if alias is not None:
+        body += attribute(_IFALIAS, alias.encode())
+    return message(RTM_SETLINK, NLM_F_ACK, body)
+
+
 def set_group(ifindex: int, group: int) -> bytes:
     """Put a link into a group."""
     body = _INFO.pack(0, 0, 0, ifindex, 0, 0) + attribute(_GROUP, _NUMBER.pack(group))
@@ -285,6 +298,7 @@ def decode(body: memoryview) -> Link:
         information,
         _number(found.get(_LINK)),
         _number(found.get(_MASTER)),
+        _INDEX.unpack(found[_LINK_NETNSID])[0] if _LINK_NETNSID in found else -1,
     )
 
 

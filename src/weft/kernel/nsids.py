@@ -55,6 +55,16 @@ def find(numbers: Collection[int], *, seconds: float) -> dict[int, Found]:
     return found
 
 
+def number_of(via: Socket, namespace: int) -> int | None:
+    """The number that the socket's namespace has for the one of this descriptor; None: none."""
+    body = _RTGENMSG + attribute(_NETNSA_FD, _INT.pack(namespace))
+    for _, _, answer in via.transact([message(RTM_GETNSID, NLM_F_ACK, body)]):
+        for kind, data in attributes(answer, len(_RTGENMSG)):
+            if kind == _NETNSA_NSID and (number := _INT.unpack(data)[0]) >= 0:
+                return int(number)
+    return None
+
+
 def _ask(via: Socket, path: str, asked: set[Identity]) -> tuple[int, Identity] | None:
     """The number of the namespace at `path`; None where it has none, or was asked before."""
     try:
@@ -67,17 +77,12 @@ def _ask(via: Socket, path: str, asked: set[Identity]) -> tuple[int, Identity] |
         if identity in asked:
             return None
         asked.add(identity)
-        body = _RTGENMSG + attribute(_NETNSA_FD, _INT.pack(fd))
-        answers = via.transact([message(RTM_GETNSID, NLM_F_ACK, body)])
+        number = number_of(via, fd)
     except (OSError, Failure):  # not a namespace of a network
         return None
     finally:
         os.close(fd)
-    for _, _, answer in answers:
-        for kind, data in attributes(answer, len(_RTGENMSG)):
-            if kind == _NETNSA_NSID and (number := _INT.unpack(data)[0]) >= 0:
-                return number, identity
-    return None
+    return None if number is None else (number, identity)
 
 
 def _paths() -> Iterator[str]:

@@ -28,6 +28,10 @@ ALIAS_VERSION = 1
 ALIAS_PREFIX = f"weft:{ALIAS_VERSION} "
 ALIAS_MARK = "weft:"
 _LIMITER_ALIAS = f"{ALIAS_MARK}limits "
+ADOPTED_GROUP = 0x77656661
+"""IFLA_GROUP of adopted host ends ("wefa" in ASCII)."""
+ADOPTION_PREFIX = f"weft+{ALIAS_VERSION} "
+"""How the record on an adopted link begins: not as on links of ours, which may be deleted."""
 ALIAS_LIMIT = 255  # IFALIASZ - 1, include/uapi/linux/if.h
 KEY_LIMIT = 170
 """Octets that network, container id and interface name may have together, so that the alias of a
@@ -94,6 +98,16 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
 
 
+class Adopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The host's end of an interface that another plugin of the chain made: it stays the maker's,
+    and gets back what it was when the attachment ends."""
+
+    index: int
+    group: int = 0  # IFLA_GROUP before
+    signed: bool = True  # our record is its alias; False: it had one of its maker's, which stays
+    localnet: str = "0"  # net/ipv4/conf/LINK/route_localnet before
+
+
 class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was promised to a container. `state` says how far the kernel has it:
 
@@ -121,6 +135,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""  # the CNI version of the ADD
     ports: tuple[PortMapping, ...] = ()  # what the node publishes for it
     bandwidth: Bandwidth = Bandwidth()
+    adopted: Adopted | None = None  # None: the link is ours
     heard: bool = True  # False: the agent ended before it answered, so its runtime may not know
 
     def having(self, state: Literal["intent", "ready", "leaving"]) -> Attachment:
@@ -134,7 +149,8 @@ def link_alias(attachment: Attachment) -> str:
     `weft:1 NETWORK CONTAINER IFNAME MAC FLAGS ADDRESS[,ADDRESS] [NAMESPACE/POD]`
 
     FLAGS: `m` masqueraded, `4` and `6` default routes, `-` none. The pod's name is left out where
-    it does not fit; labels are not kept here, a rebuilt journal learns them from the store.
+    it does not fit; labels are not kept here, a rebuilt journal learns them from the store. On an
+    adopted link it begins with `weft+1`.
     """
     key = attachment.key
     flags = "".join(
@@ -147,7 +163,8 @@ def link_alias(attachment: Attachment) -> str:
         if on
     )
     addresses = ",".join(a.address for a in attachment.addresses) or "-"
-    record = ALIAS_PREFIX + " ".join(
+    start = ALIAS_PREFIX if attachment.adopted is None else ADOPTION_PREFIX
+    record = start + " ".join(
         (key.network, key.container, key.ifname, attachment.mac.hex(), flags or "-", addresses)
     )
     pod = attachment.pod
@@ -185,10 +202,19 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_alias(alias: str) -> AliasRecord | None:
-    """The record of an alias; None where it is not ours or of another version."""
-    if not alias.startswith(ALIAS_PREFIX):
+    """The record on a link of ours; None where it is not ours or of another version."""
+    return _read_record(alias, ALIAS_PREFIX)
+
+
+def read_adoption(alias: str) -> AliasRecord | None:
+    """The record on an adopted link, likewise."""
+    return _read_record(alias, ADOPTION_PREFIX)
+
+
+def _read_record(alias: str, start: str) -> AliasRecord | None:
+    if not alias.startswith(start):
         return None
-    fields = alias[len(ALIAS_PREFIX) :].split(" ")
+    fields = alias[len(start) :].split(" ")
     if len(fields) not in (6, 7):
         return None
     network, container, ifname, mac, flags, addresses = fields[:6]

@@ -165,6 +165,14 @@ REASONS: dict[str, Reason] = {
         summary="this node, kernel or release cannot do what was asked",
         action="see `weft status` for the node's capabilities",
     ),
+    "not-adoptable": Reason(
+        cni=7,
+        early=True,
+        summary="another plugin of the chain made the interface, and weft cannot guard it: it is "
+        "no veth with its other end on the node, or has no address, or somebody limits it already",
+        action="do as the message says: let ptp make the interface, or let weft make it and take "
+        "the other plugin out of the list",
+    ),
     "no-bandwidth": Reason(
         cni=2,
         early=True,

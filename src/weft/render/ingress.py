@@ -179,7 +179,7 @@ def _icmp6() -> tuple[Rule, ...]:
 def _to_node() -> tuple[Rule, ...]:
     # a tunnel of the node's would unpack these and take the inner packet for a neighbour's
     return (
-        (*p.not_named("iifname"), p.ACCEPT),
+        (*p.from_elsewhere(), p.ACCEPT),
         (*p.strange("iifname"), p.ACCEPT),
         *((*p.protocol(number), p.refuse("tunnels")) for number in _TUNNELS),
     )

@@ -3,18 +3,19 @@
 Our links are known by the first two octets of their names. A set of our links' names would be
 exact, but a link that is missing from it would go unguarded, and a name cannot be missing. One that
 somebody renames is still known by its group, which it has from the message that makes it; what
-comes from it is on no list then, and dropped. The rare foreign link that begins alike is listed in
-the set `strangers`, and only what would be dropped is looked up there. The words chosen are those
-that `nft list ruleset` prints in a form that `nft -f` reads again: a saved ruleset that fails to
-load would leave a host without any.
+comes from it is on no list then, and dropped. A link that another plugin made and we adopted has a
+name of its own: it is in the set `adopted`, and has a group as well. The rare foreign link that
+begins alike is listed in the set `strangers`, and only what would be dropped is looked up there.
+The words chosen are those that `nft list ruleset` prints in a form that `nft -f` reads again: a
+saved ruleset that fails to load would leave a host without any.
 """
 
 from __future__ import annotations
 
 import struct
 
-from weft.model.attachment import LINK_PREFIX, LIVE_GROUP
-from weft.render.sets import STRANGERS
+from weft.model.attachment import ADOPTED_GROUP, LINK_PREFIX, LIVE_GROUP
+from weft.render.sets import ADOPTED, ARP_GUARD, OUT, STRANGERS
 from weft.rows.rules import (
     Bitwise,
     Compare,
@@ -34,7 +35,9 @@ ROUTING, FRAGMENT = 43, 44
 
 _PREFIX = LINK_PREFIX.encode()
 _ETHERNET = struct.pack("=H", 1)  # ARPHRD_ETHER, in the host's order
-_GROUP = struct.pack("=I", LIVE_GROUP)
+_GROUPS = tuple(struct.pack("=I", group) for group in (LIVE_GROUP, ADOPTED_GROUP))
+_TRANSLATED = struct.pack("=I", 1 << 5)  # IPS_DST_NAT, in the host's order
+_ARP_IPV4 = bytes.fromhex("000108000604")  # Ethernet, IPv4, and their sizes
 _INVALID = struct.pack("=I", 1)  # NF_CT_STATE_INVALID_BIT, in the host's order
 
 ACCEPT = Verdict(verdict="accept")
@@ -68,9 +71,19 @@ def not_named(side: str) -> Words:
 
 
 def from_elsewhere() -> Words:
-    """The packet's link is certainly not ours, by its name nor by its group."""
-    group = (Meta(key="iifgroup"), Compare(op="!=", value=_GROUP))
-    return (*not_named("iifname"), *group)
+    """The packet's link is neither ours nor adopted, by its name nor by its group."""
+    groups = (Compare(op="!=", value=group) for group in _GROUPS)
+    return (
+        *not_named("iifname"),
+        Meta(key="iifgroup"),
+        *groups,
+        *adopted("iifname", inside=False),
+    )
+
+
+def adopted(side: str, *, inside: bool = True) -> Words:
+    """The link is one that another plugin made and we guard (or, `inside` False, is none)."""
+    return (Meta(key=side), Lookup(set=ADOPTED, invert=not inside))
 
 
 def strange(side: str, *, inside: bool = True) -> Words:
@@ -195,6 +208,37 @@ def receiver(version: int) -> Words:
         Meta(key="oifname"),
         Payload(base="network", offset=offset, length=length, register=2),
         Lookup(set=f"local{version}"),
+    )
+
+
+def arp_sender() -> Words:
+    """Link, hardware and IPv4 address of an ARP message's sender are listed."""
+    return (
+        *network(0, _ARP_IPV4),
+        Meta(key="iifname"),
+        Payload(base="network", offset=8, length=6, register=2),
+        Payload(base="network", offset=14, length=4, register=14),
+        Lookup(set=ARP_GUARD),
+    )
+
+
+def leaver(version: int) -> Words:
+    """Link and IP source are those of a pod behind an adopted link that is masqueraded."""
+    family, offset, length = {4: (ipv4(), 12, 4), 6: (ipv6(), 8, 16)}[version]
+    return (
+        *family,
+        Meta(key="iifname"),
+        Payload(base="network", offset=offset, length=length, register=2),
+        Lookup(set=OUT[version]),
+    )
+
+
+def translated() -> Words:
+    """The packet is of a connection whose destination was translated."""
+    return (
+        Conntrack(key="status"),
+        Bitwise(mask=_TRANSLATED, xor=bytes(4)),
+        Compare(op="!=", value=bytes(4)),
     )
 
 

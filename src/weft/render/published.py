@@ -53,6 +53,7 @@ def chains() -> tuple[Chain, ...]:
     """The chains of a node, each after those that it refers to."""
     return (
         _chain("published", (*_lookups(4), *_lookups(6))),
+        _chain("back-adopted", _back_adopted()),
         _base("to-published", _PRE_ROUTING, _DSTNAT, (_published(),)),
         _base("own-to-published", _OUTPUT, _DSTNAT, (_published(),)),
         _base("back", _POST_ROUTING, _SRCNAT, _back()),
@@ -107,9 +108,16 @@ def _lookups(version: int) -> tuple[Rule, ...]:
 
 def _back() -> tuple[Rule, ...]:
     return (
-        (*p.not_named("oifname"), p.RETURN),
+        (*p.not_named("oifname"), p.goto("back-adopted")),
         (*p.ipv4(), *p.network(12, _LOOPBACK4), Masquerade()),
         *((*_to_itself(version), Masquerade()) for version in (4, 6)),
+    )
+
+
+def _back_adopted() -> tuple[Rule, ...]:
+    return (
+        (*p.network(12, _LOOPBACK4), *p.receiver(4), Masquerade()),
+        *((*p.translated(), *_to_itself(version), Masquerade()) for version in (4, 6)),
     )
 
 

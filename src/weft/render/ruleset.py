@@ -20,6 +20,7 @@ from weft.render import phrases as p
 from weft.render.sets import (
     ROUTED,
     TABLE,
+    arp_sets,
     attachment_sets,
     range_elements,
     range_sets,
@@ -52,7 +53,7 @@ DROPS: Mapping[str, str] = {
     "malformed": "IPv6 headers that cannot be followed to their end",
     "link-local": "from a link-local address, other than ICMPv6",
     "tunnels": "tunnelled packets for the node itself",
-    "arp": "ARP: pods have a permanent neighbour and need none",
+    "arp": "ARP: pods have a permanent neighbour and need none; of adopted ones: by another's name",
     "unknown": "forwarded to a pod's link, but not for its address",
     "gone": "for an address of this node's blocks that has no pod",
     "invalid": "to be masqueraded, but of no connection that could be tracked",
@@ -94,7 +95,7 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
 
 def node_rows(plan: NodeRules) -> tuple[Row, ...]:
     """Rows of a working node, each after the rows it refers to."""
-    outbound = (_untranslated(), _outbound()) if plan.masquerade else ()
+    outbound = (_untranslated(), _leaving(), _adopted_out(), _outbound()) if plan.masquerade else ()
     inet, arp = tables(plan.owner)
     return (
         inet,
@@ -175,12 +176,18 @@ def _open(masquerade: bool) -> tuple[Rule, ...]:
     # node's own blocks: the rest of a pool is rightly reached through other links.
     return (
         (*p.named("oifname"), p.goto("to-pods")),
+        (*p.adopted("oifname"), p.goto("to-pods")),
         *(
             (*family, *p.address("daddr", version, "blocks"), p.refuse("gone"))
             for version, family in _FAMILIES
         ),
-        *((_INVALID_FROM_PODS,) if masquerade else ()),
+        *((_INVALID_FROM_PODS, *map(_invalid_from_adopted, (4, 6))) if masquerade else ()),
     )
+
+
+def _invalid_from_adopted(version: int) -> Rule:
+    outside = p.address("daddr", version, "cluster", inside=False)
+    return (*p.invalid(), *p.leaver(version), *outside, p.refuse("invalid"))
 
 
 def _untranslated() -> Chain:
@@ -212,8 +219,9 @@ def _outbound() -> Chain:
         name="outbound",
         hook=Hook(type="nat", number=_NF_INET_POST_ROUTING, priority=_SRCNAT),
         rules=(
-            (*p.not_named("iifname"), p.RETURN),
+            (*p.not_named("iifname"), p.goto("adopted-out")),
             (*p.ours("oifname"), p.RETURN),
+            *((*p.receiver(version), p.RETURN) for version, _ in _FAMILIES),
             (Meta(key="iifname"), Lookup(set=ROUTED), p.RETURN),
             *(
                 (
@@ -228,14 +236,42 @@ def _outbound() -> Chain:
     )
 
 
+def _adopted_out() -> Chain:
+    # whatever is no pod's ends here, after two look-ups a connection
+    return Chain(
+        family=Family.INET,
+        table=TABLE,
+        name="adopted-out",
+        rules=tuple(
+            (
+                *p.leaver(version),
+                *p.address("daddr", version, "cluster", inside=False),
+                p.goto("leaving"),
+            )
+            for version, _ in _FAMILIES
+        ),
+    )
+
+
+def _leaving() -> Chain:
+    rules: tuple[Rule, ...] = (
+        (*p.ours("oifname"), p.RETURN),
+        *((*p.receiver(version), p.RETURN) for version, _ in _FAMILIES),
+        (Masquerade(),),
+    )
+    return Chain(family=Family.INET, table=TABLE, name="leaving", rules=rules)
+
+
 def _arp(names: tuple[str, ...]) -> tuple[Row, ...]:
     """A table of its own: the inet family does not see ARP.
 
     A pod's gateway is a permanent neighbour, and the node's end has no address to ask for, so no
     question of a pod would be answered anyway. Dropped all the same, because the node would learn
-    from a question's sender.
+    from a question's sender. The node's end of an adopted link has the address that its maker gave
+    it, so its pod may ask, and say who it is itself.
     """
     return (
+        *arp_sets(),
         *strangers(Family.ARP, names),
         _drop(Family.ARP, "arp"),
         Chain(
@@ -246,6 +282,7 @@ def _arp(names: tuple[str, ...]) -> tuple[Row, ...]:
             rules=(
                 (*p.from_elsewhere(), p.ACCEPT),
                 (*p.strange("iifname"), p.ACCEPT),
+                (*p.arp_sender(), p.ACCEPT),
                 (p.refuse("arp"),),
             ),
         ),

@@ -27,6 +27,15 @@ PORTS = {4: "ports4", 6: "ports6"}
 HOST_PORTS = {4: "hostports4", 6: "hostports6"}
 """Maps of ports that are published on one address of the node."""
 
+ADOPTED = "adopted"
+"""Links of other plugins' pairs that are guarded as ours are. In the table of ARP, too."""
+
+OUT = {4: "out4", 6: "out6"}
+"""Pods behind adopted links that are masqueraded: the link, as the IP layer sees it, and source."""
+
+ARP_GUARD = "guard"
+"""In the table of ARP: what pods behind adopted links may say of themselves."""
+
 STRANGERS = "strangers"
 """Links whose names begin like ours and that are not ours."""
 
@@ -120,8 +129,28 @@ def attachment_sets() -> tuple[Set, ...]:
         key = (f"ipv{version}_addr", *port)
         words = "ports of one address of this node that lead to pods"
         rows.append(_set(HOST_PORTS[version], *key, data_type=target, comment=words))
+        words = "pods of adopted links that are masqueraded"
+        rows.append(_set(OUT[version], "ifname", f"ipv{version}_addr", comment=words))
     rows.append(_set(ROUTED, "ifname", comment="pods that are not masqueraded"))
+    rows.append(_adopted_set(Family.INET))
     return tuple(rows)
+
+
+def arp_sets() -> tuple[Set, ...]:
+    """The same in the table of ARP."""
+    guard_set = Set(
+        family=Family.ARP,
+        table=TABLE,
+        name=ARP_GUARD,
+        key_types=("ifname", "ether_addr", "ipv4_addr"),
+        comment="what pods may say of themselves",
+    )
+    return (_adopted_set(Family.ARP), guard_set)
+
+
+def _adopted_set(family: Family) -> Set:
+    words = "links of other plugins that are guarded"
+    return Set(family=family, table=TABLE, name=ADOPTED, key_types=("ifname",), comment=words)
 
 
 def range_elements(name: str, prefixes: Iterable[Prefix]) -> tuple[Element, ...]:
@@ -156,6 +185,21 @@ def guard(link: bytes, mac: bytes, ip: bytes) -> Element:
 def local(link: bytes, ip: bytes) -> Element:
     """Packets for `ip` may be forwarded into `link`."""
     return Element(family=Family.INET, table=TABLE, set=_LOCALS[_version(ip)], parts=(link, ip))
+
+
+def adopted(family: Family, link: bytes) -> Element:
+    """The link is guarded as ours are."""
+    return Element(family=family, table=TABLE, set=ADOPTED, parts=(link,))
+
+
+def arp_guard(link: bytes, mac: bytes, ip: bytes) -> Element:
+    """The pod behind `link` may say that it has this hardware and this IPv4 address."""
+    return Element(family=Family.ARP, table=TABLE, set=ARP_GUARD, parts=(link, mac, ip))
+
+
+def out(link: bytes, ip: bytes) -> Element:
+    """What comes from `link` with this source is masqueraded."""
+    return Element(family=Family.INET, table=TABLE, set=OUT[_version(ip)], parts=(link, ip))
 
 
 def routed(link: bytes) -> Element:

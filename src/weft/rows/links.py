@@ -1,4 +1,4 @@
-"""Links and what hangs on them: veth pairs, their up state, addresses, sysctl files.
+"""Links and what hangs on them: veth pairs, ours or adopted, their up state, addresses, sysctls.
 
 A veth pair is one row of the host: the peer is born in the pod's namespace under its final name
 and is never moved or renamed. `Up` is a row of its own because guards and sysctls must stand
@@ -39,6 +39,26 @@ class Veth(Row, frozen=True, kw_only=True):
         return ("Veth", self.name)
 
 
+class Adoption(Row, frozen=True, kw_only=True):
+    """A host's end of somebody else's veth pair, guarded as if it were ours: its mark.
+
+    `alias` None: it has one of its maker's, which stays. `pod_link` and `pod_mac` are what the
+    pod's end is called and its hardware address. `group_after` is the group to give back.
+    """
+
+    link: str
+    index: int
+    group: int
+    alias: str | None
+    pod_link: str
+    pod_mac: bytes
+    group_after: int = 0
+
+    @property
+    def key(self) -> RowKey:
+        return ("Adoption", self.index)  # it may be renamed
+
+
 class Up(Row, frozen=True, kw_only=True):
     """The link is administratively up."""
 
@@ -72,12 +92,14 @@ class Sysctl(Row, frozen=True, kw_only=True):
     `net/ipv6/conf/eth0/accept_ra`.
 
     `link` is the link whose life bounds the file's, or "" for a file of the whole namespace.
+    `after` is what to write when the row is taken back; "": nothing, it goes with its link.
     """
 
     place: Place
     path: str
     value: str
     link: str = ""
+    after: str = ""
 
     @property
     def key(self) -> RowKey:

@@ -46,7 +46,8 @@ class Conf(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Ipam(msgspec.Struct, frozen=True, kw_only=True):
-    """`ipam` is weft's own, whatever the key says; it may be named but not replaced."""
+    """`ipam` is weft's own, whatever the key says; it may be named but not replaced, except where
+    another plugin has made the interface."""
 
     type: str = ""
 
@@ -134,6 +135,12 @@ def read_plugin(obj: JsonObject) -> tuple[PluginDocument, Conf]:
     """The whole configuration, for the verbs that act on it."""
     document = convert(project(obj, _PLUGIN_SHAPE), PluginDocument)
     conf = convert(project(obj, _CONF_SHAPE), Conf)
+    _check(conf)
+    return document, conf
+
+
+def check_made(document: PluginDocument) -> None:
+    """What is wrong for an interface that weft makes itself."""
     if document.ipam.type not in {"", IPAM_TYPE}:
         raise Invalid(
             f"unsupported field ipam.type: {printable(document.ipam.type)}; weft assigns addresses "
@@ -141,8 +148,21 @@ def read_plugin(obj: JsonObject) -> tuple[PluginDocument, Conf]:
             field="ipam.type",
             reason="unsupported-field",
         )
-    _check(conf)
-    return document, conf
+
+
+def check_adopted(conf: Conf, ifname: str) -> None:
+    """What is wrong for an interface of `prevResult`: nobody asks us for an address there, so any
+    `ipam` is passed over, but what the interface itself should be is its maker's to say."""
+    for key in ("mtu", "pools", "ips", "mac"):
+        value = getattr(conf, key)
+        if value:
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            raise Invalid(
+                f"unsupported field {key}: {printable(shown)}; another plugin made {ifname} "
+                "(prevResult names it), so say it in that plugin's configuration",
+                field=key,
+                reason="unsupported-field",
+            )
 
 
 def args_cni(document: PluginDocument) -> Mapping[str, object]:

@@ -42,6 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     runtime_config: Mapping[str, object] = {}
     args_cni: Mapping[str, object] = {}
     prev_result: Result | Unreadable | None = None
+    adopts: bool = False  # `prev_result` has the interface already: another plugin made it
     valid_attachments: ValidAttachments | None = None
     wishes: Wishes = Wishes()
 
@@ -104,6 +105,12 @@ def _attach(environment: Environment, obj: JsonObject, network: str, version: st
     previous = document.prev_result
     if previous is None and environment.command is Command.CHECK:
         raise config.invalid("required prevResult missing", "prevResult")
+    result = None if previous is None else decode_result(previous, version)
+    adopts = result is not None and result.number_of(environment.ifname) is not None
+    if adopts:
+        config.check_adopted(conf, environment.ifname)
+    else:
+        config.check_made(document)
     return Request(
         command=environment.command,
         spec_version=version,
@@ -116,7 +123,8 @@ def _attach(environment: Environment, obj: JsonObject, network: str, version: st
         conf=conf,
         runtime_config=document.runtime_config,
         args_cni=args_cni,
-        prev_result=None if previous is None else decode_result(previous, version),
+        prev_result=result,
+        adopts=adopts,
         wishes=wishes.resolve(
             document.runtime_config, args_cni, environment.args, conf, document.args
         ),

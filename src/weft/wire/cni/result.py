@@ -84,6 +84,26 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     routes: tuple[Route, ...] = ()
     dns: Dns = NO_DNS
 
+    def number_of(self, ifname: str) -> int | None:
+        """The place among `interfaces` of the one in the container that bears this name."""
+        for number, each in enumerate(self.interfaces):
+            if each.name == ifname and each.sandbox:
+                return number
+        return None
+
+    def addresses_of(self, ifname: str) -> tuple[str, ...]:
+        """The addresses of that interface, without lengths, in order. One that names no interface
+        counts where there is only one in the container."""
+        number = self.number_of(ifname)
+        alone = sum(bool(each.sandbox) for each in self.interfaces) == 1
+        return tuple(
+            dict.fromkeys(
+                ip.address.partition("/")[0]
+                for ip in self.ips
+                if ip.interface == number or (ip.interface is None and alone)
+            )
+        )
+
 
 class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
     """A `prevResult` that is there but cannot be understood; only DEL goes on with one."""
