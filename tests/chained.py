@@ -46,6 +46,11 @@ def weft(**keys: Any) -> Json:
     return {**WEFT, **keys}
 
 
+def good(outcome: Outcome) -> Outcome:
+    assert outcome.is_good, outcome.failure
+    return outcome
+
+
 class Chain:
     """One configuration list on one node; its pods answer at once (no DAD), as in most runtimes
     their loopback is up."""
