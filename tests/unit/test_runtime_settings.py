@@ -201,7 +201,11 @@ def test_k3s_before_its_first_start_is_told_from_its_own_settings(tree: Tree) ->
     tree.write("etc/rancher/k3s/config.yaml", "data-dir: /data\n")
     found = tree.only()
     assert found.networks == "/data/agent/etc/cni/net.d"
-    assert found.plugins == ("/data/data/current/bin",)
+    assert found.plugins == ("/data/data/cni",)
+    tree.write("data/data/current/bin/bridge")  # a release before October 2024
+    assert tree.only().plugins == ("/data/data/current/bin",)
+    tree.write("data/data/cni/bridge")
+    assert tree.only().plugins == ("/data/data/cni",)
     assert "flannel-backend: none" in found.notes[-1]
     tree.write("etc/rancher/k3s/config.yaml.d/1.yaml", "flannel-backend: none\n")
     found = tree.only()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from weft.cli.crash_sweep import crash_sweep
+from weft.cli.replay import replay
 from weft.lab import cluster, matrix
 from weft.lab.cluster import Lab
 from weft.model.errors import Invalid
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("crash-sweep")(crash_sweep)
+app.command("replay")(replay)
 Name = Annotated[str, typer.Option("--name", help="Which lab; several can exist beside another.")]
 
 

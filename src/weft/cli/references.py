@@ -1,4 +1,4 @@
-"""The pages of `docs/reference` that are generated: settings, kinds, errors, metrics.
+"""The pages of `docs/reference` that are generated: settings, kinds, errors, metrics, runtimes.
 
 Their only source is the code - field descriptions and the tables of kinds, reasons, metrics - and
 a test compares the pages with what is rendered here. Write them anew with
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
+from weft.lab.replay.page import page
 from weft.model.kinds import KINDS
 from weft.model.metadata import API_VERSION, Object
 from weft.model.reasons import REASONS
@@ -31,6 +32,7 @@ def pages() -> dict[str, str]:
         "kinds.md": kinds_page(),
         "errors.md": errors_page(),
         "metrics.md": metrics_page(),
+        "runtimes.md": f"{_GENERATED}\n{page()}",
     }
 
 

@@ -221,7 +221,7 @@ def runtime(node: Node, conflist: bytes = DEFAULT_CONFLIST) -> Runtime:
 
 def attach(node: Node, pod: str, *, container: str = "") -> LabPod:
     """A pod: a namespace on the node, attached through the CNI protocol."""
-    calls.call(node, _create, pod)
+    calls.call(node, create, pod)
     wanted = Attachment(
         container=container or f"{node.name}-{pod}",
         netns=f"/run/netns/{pod}",
@@ -230,7 +230,7 @@ def attach(node: Node, pod: str, *, container: str = "") -> LabPod:
     outcome = runtime(node).add(wanted)
     if not outcome.is_good:
         runtime(node).delete(wanted)
-        calls.call(node, _remove, pod)
+        calls.call(node, remove, pod)
         raise WeftError(f"pod {pod} of {node.name} could not be attached: {outcome.failure}")
     given = tuple(ip["address"].split("/")[0] for ip in (outcome.result or {}).get("ips", ()))
     return LabPod(name=pod, container=wanted.container, addresses=given)
@@ -240,16 +240,18 @@ def detach(node: Node, pod: LabPod) -> None:
     """DEL and removal of the namespace."""
     gone = Attachment(container=pod.container, netns=f"/run/netns/{pod.name}")
     outcome = runtime(node).delete(gone)
-    calls.call(node, _remove, pod.name)
+    calls.call(node, remove, pod.name)
     if not outcome.is_good:
         raise WeftError(f"pod {pod.name} of {node.name} could not be detached: {outcome.failure}")
 
 
-def _create(pod: str) -> None:
+def create(pod: str) -> None:
+    """A pod's namespace; runs inside the node."""
     entering.create(Path("/run/netns", pod))
 
 
-def _remove(pod: str) -> None:
+def remove(pod: str) -> None:
+    """The end of a pod's namespace; runs inside the node."""
     entering.remove(Path("/run/netns", pod))
 
 

@@ -43,7 +43,7 @@ def _described(
     networks, plugins, notes = NETWORKS, PLUGINS, ()
     file = f"{data}{containerd.AGENT_FILE}"
     if name == "k3s" and told.get("flannel-backend") != "none":
-        networks, plugins = f"{data}/agent/etc/cni/net.d", f"{data}/data/current/bin"
+        networks, plugins = f"{data}/agent/etc/cni/net.d", _plugins(tree, data)
         notes = (OWN_NETWORK,)  # type: ignore[assignment]  # a longer tuple
     if tree.text(file) is not None:
         found = containerd.described(tree, name, file)  # it holds the directories, or wants all's
@@ -53,6 +53,12 @@ def _described(
         yield msgspec.structs.replace(
             each, settings=(*files, *each.settings), notes=(*each.notes, *notes)
         )
+
+
+def _plugins(tree: Tree, data: str) -> str:
+    """k3s' own directory of plugins: a fixed one from the releases of October 2024 on."""
+    fixed, former = f"{data}/data/cni", f"{data}/data/current/bin"
+    return former if tree.names(former) and not tree.names(fixed) else fixed
 
 
 def _settings(tree: Tree, path: str) -> tuple[dict[str, Any], tuple[str, ...]]:

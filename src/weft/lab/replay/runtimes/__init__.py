@@ -1,0 +1,1 @@
+"""One runtime a file, as data; `shared` is what several have. The list: `replay.table`."""
