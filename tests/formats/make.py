@@ -19,7 +19,15 @@ from weft.agent.given import FORMAT as GIVEN_FORMAT
 from weft.agent.given import Given
 from weft.agent.journal import FORMAT as JOURNAL_FORMAT
 from weft.agent.journal import Journal
-from weft.model.attachment import Adopted, Assigned, Attachment, AttachmentKey, NamespaceId, PodRef
+from weft.model.attachment import (
+    Adopted,
+    Assigned,
+    Attachment,
+    AttachmentKey,
+    Former,
+    NamespaceId,
+    PodRef,
+)
 from weft.model.bandwidth import Bandwidth
 from weft.model.ports import PortMapping
 from weft.store.contract import Change
@@ -69,10 +77,31 @@ def held(number: int = JOURNAL_FORMAT) -> Attachment:
     )
 
 
+def taken_over() -> Attachment:
+    """The attachment of other plugins that a journal holds from format 3 on."""
+    return Attachment(
+        key=AttachmentKey("bridged", "c2", "eth0"),
+        state="ready",
+        host_link="veth1a2b3c4d",
+        mac=bytes.fromhex("6efc1f0a2b3c"),
+        mtu=1500,
+        addresses=(Assigned(address="10.22.0.2", pool="former", block="", sequence=4),),
+        sandbox="/run/netns/c2",
+        via6=False,
+        version="1.0.0",
+        former=Former(
+            cache="/var/lib/cni/results/bridged-c2-eth0",
+            reservations=("/var/lib/cni/networks/bridged/10.22.0.2",),
+            plugins=("/opt/cni/bin",),
+        ),
+    )
+
+
 def write_all(directory: Path) -> None:
     """One file of each format, named by its number."""
     journal = Journal(directory / f"journal-{JOURNAL_FORMAT}.db", BOOT)
     journal.put(held())
+    journal.put(taken_over())
     journal.drop(AttachmentKey("net", "gone", "eth0"), ((COOLING[0][0], COOLING[0][1]),), 12.5)
     for key, value in OBJECTS.items():
         journal.saw(key, value)

@@ -12,6 +12,7 @@ import ipaddress
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 
 import msgspec
 
@@ -21,6 +22,7 @@ from weft.agent.node import Node
 from weft.agent.tending import tend
 from weft.ipam import audit, defaults
 from weft.ipam import request as ask
+from weft.ipam.beside import inside, without
 from weft.ipam.plan import plan
 from weft.ipam.view import View
 from weft.kernel.host import Network
@@ -66,6 +68,7 @@ class Addresses:
         self.pools: dict[str, IPPool] = {}
         self.blocks: dict[str, IPBlock] = {}
         self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._former: dict[AttachmentKey, tuple[str, ...]] = {}  # of imported ones
         self._ranges6: tuple[str, ...] | None = None
         self._revision = 0
         self._watching: asyncio.Task[None] | None = None
@@ -94,9 +97,12 @@ class Addresses:
         """Claim again the blocks of addresses that are in use, where the store has lost them."""
         lost = {
             (held.pool, held.block)
-            for _, holdings in self.view.all_holdings()
+            for key, holdings in self.view.all_holdings()
             for held in holdings
-            if held.pool and held.block and block_name(held.block) not in self.blocks
+            if key not in self._former  # whose addresses are in blocks of nobody
+            and held.pool
+            and held.block
+            and block_name(held.block) not in self.blocks
         }
         for pool, block in sorted(lost, key=str):
             assert pool is not None and block is not None
@@ -319,9 +325,47 @@ class Addresses:
     def adopt(self, attachment: Attachment) -> None:
         """An attachment known from the journal or the kernel. Raises Conflict if somebody else
         holds one of its addresses."""
+        if attachment.former is not None:
+            self._former[attachment.key] = tuple(each.address for each in attachment.addresses)
         for item in attachment.addresses:
             sequence = item.sequence if item.sequence else None
             self.view.adopt(ipaddress.ip_address(item.address), attachment.key, sequence)
+
+    def holder(self, address: str) -> AttachmentKey | None:
+        """Who has an address; None: nobody."""
+        wanted = ipaddress.ip_address(address)
+        use = self.view.ledgers[wanted.version].used.get(int(wanted))
+        return use.key if use is not None else None
+
+    def take_over(self, attachment: Attachment) -> Attachment:
+        """An imported attachment holds its addresses; it, with the pools that they are of. Raises
+        Conflict if somebody else holds one."""
+        self.adopt(attachment)
+        held = (_assigned(each) for each in self.view.holdings(attachment.key))
+        addresses = tuple(msgspec.structs.replace(each, block="") for each in held)
+        return msgspec.structs.replace(attachment, addresses=addresses)
+
+    def forget(self, attachment: Attachment) -> None:
+        """The end of an imported attachment's holdings."""
+        for held in self.view.holdings(attachment.key):
+            self.view.release(held.address, held.sequence, time.monotonic())
+        before = self._former.pop(attachment.key, ())
+        if any(inside(each, self._own_blocks()) for each in before):
+            self.changed()
+
+    def shield(self) -> None:
+        """After imports: the rules of this node's blocks are not about addresses that others gave
+        out."""
+        blocks = self._own_blocks()
+        if any(inside(each, blocks) for several in self._former.values() for each in several):
+            self.changed()
+
+    def idle_pools(self) -> frozenset[str]:
+        """Names of pools that give nothing out and of which this node has no block."""
+        held = {block.spec.pool for block in self.blocks.values()}
+        return frozenset(
+            name for name, pool in self.pools.items() if pool.spec.disabled and name not in held
+        )
 
     def recognise(
         self, key: AttachmentKey, addresses: Iterable[str]
@@ -349,10 +393,15 @@ class Addresses:
         return tuple(pool_prefix(pool) for pool in self.pools.values())
 
     def block_prefixes(self) -> tuple[Network, ...]:
-        """Ranges of the blocks that this node holds."""
-        return tuple(
+        """Ranges of the blocks that this node holds, without addresses of imported attachments:
+        these are not behind a link of ours."""
+        blocks = self._own_blocks()
+        return tuple(without(blocks, chain.from_iterable(self._former.values())))
+
+    def _own_blocks(self) -> list[Network]:
+        return [
             block_prefix(block) for block in self.blocks.values() if block.spec.node == self._name
-        )
+        ]
 
     def ranges6(self) -> tuple[str, ...]:
         """IPv6 ranges that pods reach without a way out."""

@@ -22,6 +22,8 @@ from weft.model.errors import Conflict, Invalid, PeerFault, WeftError
 from weft.wire.api import (
     METHODS,
     Findings,
+    Imported,
+    ImportParams,
     IpamCheck,
     IpamShow,
     Nothing,
@@ -73,6 +75,7 @@ class Api:
             "ipam.show": self._ipam_show,
             "ipam.check": self._ipam_check,
             "ipam.release": self._ipam_release,
+            "import": self._import,
             "findings": self._findings,
         }
         self._streams: dict[str, Stream] = {
@@ -159,6 +162,9 @@ class Api:
     async def _ipam_release(self, params: ReleaseParams) -> Released:
         address = str(parse_address(params.address, "params.address"))
         return await self._services.ipam_release(address, params.force)
+
+    async def _import(self, params: ImportParams) -> Imported:
+        return await self._services.take_in(params)
 
     async def _findings(self, _params: Nothing) -> Findings:
         status = await self._services.status()

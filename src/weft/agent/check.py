@@ -11,7 +11,8 @@ import ipaddress
 
 from weft.agent.ground import Ground
 from weft.agent.promise import rows_of
-from weft.kernel import namespaces
+from weft.fabric.wiring import packed
+from weft.kernel import namespaces, routes, rtnetlink
 from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.errors import Invalid, NotFound, WeftError
 from weft.rows.base import Place
@@ -41,7 +42,8 @@ class Checker:
                 field="CNI_NETNS",
                 reason="invalid-netns",
             )
-        words = self._namespace_words(attachment, netns) or self._kernel_words(attachment, netns)
+        look = self._kernel_words if attachment.former is None else _imported_words
+        words = self._namespace_words(attachment, netns) or look(attachment, netns)
         words += _result_words(attachment, request)
         if words:
             raise WeftError(
@@ -69,6 +71,24 @@ class Checker:
         if known is None or (known.dev, known.ino) == (dev, ino):
             return []
         return [f"CNI_NETNS is network namespace {ino}, but the attachment was made in {known.ino}"]
+
+
+def _imported_words(attachment: Attachment, netns: int) -> list[str]:
+    """What an imported attachment lacks; how it is wired is its own plugins' to know."""
+    with namespaces.entered(netns):
+        via = rtnetlink.open_socket()
+    with via:
+        found = {
+            address.ip
+            for family in (routes.AF_INET, routes.AF_INET6)
+            for _, body in via.dump(routes.get_addresses(family))
+            if (address := routes.decode_address(body)) is not None
+        }
+    return [
+        f"address {each.address} is missing"
+        for each in attachment.addresses
+        if packed(each.address) not in found
+    ]
 
 
 def _result_words(attachment: Attachment, request: Request) -> list[str]:

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import starmap
 
 from weft.agent.ground import Ground
+from weft.agent.parting import Parting, is_gone
 from weft.agent.patience import patiently
 from weft.agent.reaper import LOOK_AGAIN, PATIENCE, Reaper
 from weft.agent.turns import Turns
@@ -31,6 +32,7 @@ class Detacher:
         reaper: Reaper,
         turns: Turns,
         name_of: Callable[[int], str | None],
+        parting: Parting,
     ) -> None:
         """`name_of`: what the link with a number is called now; None: there is none."""
         self._engine = ground.engine
@@ -41,12 +43,15 @@ class Detacher:
         self._reaper = reaper
         self._turns = turns
         self._name_of = name_of
+        self._parting = parting
         self._log = ground.log
 
     def vanished(self, attachment: Attachment) -> bool:
         """Whether the host's end is gone: the kernel deletes it with the container's namespace."""
         if attachment.adopted is not None:
             return self._called(attachment.adopted.index) is None
+        if attachment.former is not None:
+            return is_gone(attachment)
         link = attachment.host_link
         return self._reaper.gone(link) and self._called(self._engine.number(link)) is None
 
@@ -79,9 +84,16 @@ class Detacher:
                 raise end
 
     async def detach(self, key: AttachmentKey) -> None:
-        """DEL, in its turn. Raises WeftError only if something is left."""
+        """DEL, in its turn, also of what other plugins made for the container and interface.
+        Raises WeftError only if something is left."""
+        unknown = self._attachments.get(key) is None
         async with self._turns.deleting(key):
             await self.detach_held(key)
+        for imported in self._attachments.imported_as(key):
+            # one beside an attachment of ours is an earlier container of that name
+            if imported.key != key and (unknown or is_gone(imported)):
+                async with self._turns.deleting(imported.key):
+                    await self.detach_held(imported.key)
 
     async def detach_held(self, key: AttachmentKey) -> None:
         """DEL for who has the turn already."""
@@ -94,6 +106,11 @@ class Detacher:
                     await self._reaper.delete(link)
             return
         self._journal_leaving(attachment)
+        if attachment.former is not None:
+            await self._parting.part(attachment)
+            self._forget(attachment)
+            self._addresses.forget(attachment)
+            return
         links = set(self._engine.links(str(key)))
         if attachment.adopted is None:
             links.add(attachment.host_link)
@@ -102,7 +119,10 @@ class Detacher:
         numbers = {link: self._engine.number(link) for link in links}
         await patiently(partial(self._engine.withdraw, str(key)))
         await self._delete_all(numbers)
-        now = time.monotonic()
+        self._forget(attachment)
+
+    def _forget(self, attachment: Attachment) -> None:
+        key, now = attachment.key, time.monotonic()
         self._addresses.release(attachment.addresses, now)
         try:
             self._journal.drop(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from weft.agent import journal_file
@@ -26,7 +26,10 @@ from weft.model.errors import Conflict, WeftError
 
 __all__ = ["FORMAT", "Content", "Journal", "remove_journal"]
 
-_DROP = "DELETE FROM attachment WHERE network = ? AND container = ? AND ifname = ?"
+_DROPS = tuple(
+    f"DELETE FROM {table} WHERE network = ? AND container = ? AND ifname = ?"  # noqa: S608
+    for table in ("attachment", "former")
+)
 
 Seen = tuple[int, int, int]
 """Device, inode and size of a file."""
@@ -72,21 +75,34 @@ class Journal:
 
     def put(self, attachment: Attachment) -> None:
         """Write or replace one attachment. Raises WeftError (journal-unwritable)."""
-        self._execute(journal_file.PUT, journal_file.attachment_row(attachment))
+        self._execute(_put(attachment), journal_file.attachment_row(attachment))
+
+    def put_all(self, attachments: Sequence[Attachment]) -> None:
+        """Write or replace several, all or none. Raises WeftError (journal-unwritable)."""
+        with self._whole() as db:
+            for each in attachments:
+                db.execute(_put(each), journal_file.attachment_row(each))
 
     def drop(
         self, key: AttachmentKey, cooling: tuple[tuple[str, int], ...] = (), since: float = 0.0
     ) -> None:
         """Forget an attachment; its addresses, each with the sequence of its holding, cool from
         `since` (monotonic seconds) on."""
-        self._in_place()
-        try:
-            self._db.execute("BEGIN")
-            self._db.execute(_DROP, (key.network, key.container, key.ifname))
-            self._db.executemany(
+        with self._whole() as db:
+            for statement in _DROPS:
+                db.execute(statement, (key.network, key.container, key.ifname))
+            db.executemany(
                 journal_file.COOL,
                 [journal_file.cooling_row((a, sequence, since)) for a, sequence in cooling],
             )
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[sqlite3.Connection]:
+        """One transaction. Raises WeftError (journal-unwritable)."""
+        self._in_place()
+        try:
+            self._db.execute("BEGIN")
+            yield self._db
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):  # a file that could not be opened again
@@ -220,6 +236,10 @@ class Journal:
     def remembered(self) -> list[GivenValue]:
         """Every global sysctl that we changed, with the value before."""
         return self.read().given
+
+
+def _put(attachment: Attachment) -> str:
+    return journal_file.PUT if attachment.former is None else journal_file.PUT_FORMER
 
 
 def _stat(name: str) -> Seen | None:

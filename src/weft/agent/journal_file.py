@@ -8,7 +8,8 @@ bit in an address would be issued twice, so every row carries a CRC-32 of its co
 From format 2 on the number is kept in two places, the header and the table `meta`: a newer one is
 believed only where both agree, so that a flipped bit is damage and not a refusal to start. Format 1
 had neither checksums nor `seen`; it is read whole and written again in one transaction. Format 3
-knows ports and bandwidth in an attachment's record, which a reader of format 2 would leave out.
+knows ports and bandwidth in an attachment's record, which a reader of format 2 would leave out, and
+has a table of the attachments that other plugins made.
 """
 
 from __future__ import annotations
@@ -29,11 +30,18 @@ from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.errors import Unsupported, WeftError
 
 FORMAT = 3
+FORMER = (
+    "CREATE TABLE former (network TEXT NOT NULL, container TEXT NOT NULL, "
+    "ifname TEXT NOT NULL, record BLOB NOT NULL, sum INTEGER NOT NULL, "
+    "PRIMARY KEY (network, container, ifname)) WITHOUT ROWID"
+)
+"""Attachments that other plugins made, apart: an older release would take them for its own."""
 SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE attachment (network TEXT NOT NULL, container TEXT NOT NULL, "
     "ifname TEXT NOT NULL, record BLOB NOT NULL, sum INTEGER NOT NULL, "
     "PRIMARY KEY (network, container, ifname)) WITHOUT ROWID",
+    FORMER,
     "CREATE TABLE cooling (address TEXT PRIMARY KEY, sequence INTEGER NOT NULL, "
     "since REAL NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE given (path TEXT PRIMARY KEY, before TEXT NOT NULL, wrote TEXT NOT NULL, "
@@ -42,10 +50,11 @@ SCHEMA = (
     "WITHOUT ROWID",
 )
 PUT = "INSERT OR REPLACE INTO attachment VALUES (?, ?, ?, ?, ?)"
+PUT_FORMER = "INSERT OR REPLACE INTO former VALUES (?, ?, ?, ?, ?)"
 COOL = "INSERT OR REPLACE INTO cooling VALUES (?, ?, ?, ?)"
 GIVE = "INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?)"
 SEE = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?)"
-TABLES = ("meta", "attachment", "cooling", "given", "seen")
+TABLES = ("meta", "attachment", "former", "cooling", "given", "seen")
 
 _PRIMARY = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
@@ -122,12 +131,13 @@ def read(db: sqlite3.Connection) -> tuple[Content, int]:
     """What the file holds in the current format, and how many rows could not be believed."""
     attachments: list[Attachment] = []
     bad = 0
-    for *names, record, total in db.execute("SELECT * FROM attachment"):
-        item = _attachment(record, total)
-        if item is not None:
-            attachments.append(item)
-        # a damaged key beside a sound record would outlive the attachment
-        bad += item is None or AttachmentKey(*names) != item.key
+    for table in ("attachment", "former"):
+        for *names, record, total in db.execute(f"SELECT * FROM {table}"):  # noqa: S608
+            item = _attachment(record, total)
+            if item is not None:
+                attachments.append(item)
+            # a damaged key beside a sound record would outlive the attachment
+            bad += item is None or AttachmentKey(*names) != item.key
     cooling: list[Cooling] = []
     given: list[GivenValue] = []
     seen: dict[str, bytes] = {}
@@ -165,6 +175,7 @@ def _raise_second(db: sqlite3.Connection) -> None:
     """A file of format 2 as one of this format: the records are read as they are."""
     db.execute("BEGIN IMMEDIATE")
     db.execute("UPDATE meta SET value = ? WHERE name = 'format'", (str(FORMAT),))
+    db.execute(FORMER)
     db.execute(f"PRAGMA user_version = {FORMAT}")
     db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -190,7 +201,9 @@ def write(db: sqlite3.Connection, content: Content, boot_id: str) -> None:
         db.executemany(
             "INSERT INTO meta VALUES (?, ?)", (("format", str(FORMAT)), ("boot", boot_id))
         )
-        db.executemany(PUT, map(attachment_row, content.attachments))
+        for former, statement in ((False, PUT), (True, PUT_FORMER)):
+            chosen = (each for each in content.attachments if (each.former is not None) is former)
+            db.executemany(statement, map(attachment_row, chosen))
         db.executemany(COOL, map(cooling_row, content.cooling))
         db.executemany(GIVE, map(given_row, content.given))
         db.executemany(SEE, (seen_row(*item) for item in content.seen.items()))
@@ -250,7 +263,7 @@ def _bring_up_to_date(db: sqlite3.Connection, path: Path, boot_id: str) -> str:
         return "the machine has rebooted; no container of the last boot lives"
     if written == 1:
         write(db, _read_first(db), boot_id)
-    elif written == 2 and tables.issuperset(TABLES):
+    elif written == 2 and tables.issuperset(set(TABLES) - {"former"}):
         _raise_second(db)
     elif not tables.issuperset(TABLES):
         raise ValueError(f"the table {min(set(TABLES) - tables)} is missing")

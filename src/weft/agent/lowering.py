@@ -10,6 +10,7 @@ follows when the older agent serves, or while nobody of this release can have th
 Only forms are given up that the older release does not know: checksums, and what was seen of the
 store; host ports end with the older agent's start, which knows no rules for them. Limits of
 bandwidth go on; an ifb that an older agent's DEL leaves goes with the next start of this release.
+What was imported is forgotten, and can be imported again.
 What cannot be lowered stays whole, and this release goes on serving.
 """
 
@@ -39,6 +40,7 @@ _BACK: dict[str, dict[int, tuple[str, ...]]] = {
     "journal": {
         # ports and bandwidth stay in the records, where an older reader passes over them
         3: (
+            "DROP TABLE IF EXISTS former",
             "UPDATE meta SET value = '2' WHERE name = 'format'",
             "PRAGMA user_version = 2",
         ),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from weft.agent.watchdog import Beat
 
 T = TypeVar("T")
-STATES = ("intent", "ready", "leaving")
+STATES = ("intent", "ready", "leaving", "imported")
 
 
 class OnLoop(Protocol):
@@ -83,7 +83,7 @@ class Measures:
         yield Sample("weft_ready", (), float(ready))
 
     def _attachments(self) -> Iterator[Sample]:
-        states: Counter[str] = Counter(each.state for each in self._service.attachments.copied())
+        states: Counter[str] = Counter(each.phase for each in self._service.attachments.copied())
         for state in STATES:
             yield Sample("weft_attachments", (state,), float(states[state]))
 

@@ -149,10 +149,14 @@ class Ledger:
         self._by_key[attachment.key].append(mapping)
         self._held += len(held)
 
+    def colliding(self, mapping: PortMapping) -> list[Entry]:
+        """Who has a port already, or a part of it."""
+        beside = self._entries.get((mapping.protocol, mapping.host_port), ())
+        return [entry for entry in beside if mapping.collides(entry.mapping)]
+
     def _refuse_published(self, mapping: PortMapping) -> None:
-        for entry in self._entries.get((mapping.protocol, mapping.host_port), ()):
-            if mapping.collides(entry.mapping):
-                raise self._taken(mapping, f"published for {entry.owner}")
+        for entry in self.colliding(mapping):
+            raise self._taken(mapping, f"published for {entry.owner}")
 
     def _entries_of(self, key: AttachmentKey) -> list[tuple[tuple[str, int], int, Entry]]:
         """The entries of an attachment, and where they are."""

@@ -50,7 +50,8 @@ class Publishing:
 
     def begin(self, attachments: Iterable[Attachment]) -> None:
         """At a start, once it is known what stands: the hook leads to exactly that."""
-        goals = {port: goal for each in attachments for port, goal in _goals(each)}
+        ours = (each for each in attachments if each.former is None)
+        goals = {port: goal for each in ours for port, goal in _goals(each)}
         if goals:
             self._make(goals)
         else:
@@ -77,7 +78,7 @@ class Publishing:
     def withdrawn(self, attachment: Attachment) -> None:
         """The rows of an attachment are gone."""
         self.release(attachment.key)
-        if not attachment.ports:
+        if not attachment.ports or attachment.former is not None:
             return
         self._flows.after(attachment.having("leaving"))
         if self._hook is None:

@@ -78,7 +78,8 @@ class Recognition:
         their pods are not taken for gone. Raises nothing: who cannot be renamed keeps its pod's
         addresses, and is named."""
         links = self._node.links()
-        own = own_names(links, {each.host_link for each in self._journal.attachments()})
+        ours = (each for each in self._journal.attachments() if each.former is None)
+        own = own_names(links, {each.host_link for each in ours})
         for link in links:
             name = own[link.index]
             if name == link.name:
@@ -112,19 +113,19 @@ class Recognition:
             self._log.event("info", "JournalNew", "journal", self._journal.fresh)
         now = time.monotonic()
         content = self._journal.read()
+        ours = [each for each in content.attachments if each.former is None]
         links = self._node.links()
-        self._follow(content.attachments, links)
+        self._follow(ours, links)
         records = {
-            attachment.host_link: attachment
-            for attachment in content.attachments
-            if attachment.adopted is None
+            attachment.host_link: attachment for attachment in ours if attachment.adopted is None
         }
         own = own_names(links, frozenset(records))
         for link in links:
             name = own[link.index]
             if name in records or (link.kind != "ifb" and link.alias.startswith(ALIAS_MARK)):
                 self._standing(link, name, records.pop(name, None))
-        for attachment in records.values():
+        imported = (each for each in content.attachments if each.former is not None)
+        for attachment in (*records.values(), *imported):
             self._adopt(attachment)
         self._journal.warmed(now - self._addresses.view.cooldown)
         for address, sequence, since in content.cooling:
@@ -240,7 +241,8 @@ class Recognition:
     async def locate(self) -> None:
         """Find the namespaces of attachments that are known from their links alone, so that CHECK
         can tell another container's. One that cannot be seen from here stays unknown."""
-        lost = {a.host_link: a for a in self._attachments if a.netns is None}
+        ours = (a for a in self._attachments if a.former is None)
+        lost = {a.host_link: a for a in ours if a.netns is None}
         numbers = {
             link.name: link.peer_nsid
             for link in (self._node.links() if lost else ())

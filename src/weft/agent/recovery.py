@@ -52,6 +52,8 @@ class Recovery:
         present = self._present(standing)
         for attachment in self._attachments:
             owner = str(attachment.key)
+            if attachment.former is not None:
+                continue  # nothing of it is ours; `agent.importing` goes on where it was leaving
             if attachment.adopted is not None:
                 # by its number, also where it is gone: the name may be another link's by now
                 self._engine.learn(attachment.host_link, attachment.adopted.index)
@@ -132,7 +134,8 @@ class Recovery:
         """Finish what lost its link since `settle`: a launcher that found no agent, and no room
         for its file, removed it. Comes after the socket is bound."""
         present = self._present(self._node.links())
-        vanished = [a.key for a in self._attachments if a.host_link not in present]
+        ours = (a for a in self._attachments if a.former is None)
+        vanished = [a.key for a in ours if a.host_link not in present]
         for end in await asyncio.gather(
             *map(self._detacher.detach, vanished), return_exceptions=True
         ):

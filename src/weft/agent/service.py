@@ -31,6 +31,7 @@ from weft.agent.firewalls import Firewalls
 from weft.agent.given import Given, given_path
 from weft.agent.ground import Ground
 from weft.agent.health import Health
+from weft.agent.importing import Importing
 from weft.agent.journal import Journal
 from weft.agent.keeping import Keeping
 from weft.agent.limiting import Limiting
@@ -38,6 +39,7 @@ from weft.agent.lowering import give_way
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
 from weft.agent.pace import watch_loop
+from weft.agent.parting import Parting
 from weft.agent.patience import PAUSES
 from weft.agent.places import own_boot_id, read_settings, secure, tell_launchers, told
 from weft.agent.publish import Publisher
@@ -116,7 +118,11 @@ class Service:
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
         self.node.hindered = self.keeping.hindered
-        self.detacher = Detacher(ground, self.reaper, self.turns, self.looking.name_of)
+        self.parting = Parting(self.log)
+        self.detacher = Detacher(
+            ground, self.reaper, self.turns, self.looking.name_of, self.parting
+        )
+        self.importing = Importing(ground, self.detacher)
         self.adopter = Adopter(ground, self.detacher)
         self.recognition = Recognition(ground)
         self.recovery = Recovery(ground, self.detacher)
@@ -134,6 +140,7 @@ class Service:
         self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
         self._housekeeping: asyncio.Task[None] | None = None
         self._watchman: asyncio.Task[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
         self.reporter = Reporter(self)
         self.health = Health(self, supervision)
         self.api = Api(self.reporter)
@@ -184,6 +191,7 @@ class Service:
         gc.freeze()
         self._housekeeping = tend("keeping house", self._keep_house, self.log)
         self._watchman = tend("looking after the files", self.keeping.keep, self.log)
+        self._resuming = tend("finishing DELs", self.importing.resume, self.log)
         self.health.start()
         self.server.serve()
         self.log.event("info", "Started", "node", f"serving on {self.settings.paths.socket}")
@@ -251,6 +259,8 @@ class Service:
                     pause = min(LOOKS_APART, pause * 2)
                     if not await self._drain():
                         pause, again = 1, 0
+                if whole:
+                    await self.importing.sweep()
                 await thrift.look()
             except (OSError, WeftError) as error:  # /run is full or gone: the next may find it well
                 self.log.event("error", "HouseNotKept", "node", str(error))
@@ -294,7 +304,7 @@ class Service:
             self._soon.cancel()
         self.watcher.stop()
         self.firewalls.stop()
-        for task in (self._housekeeping, self._watchman):
+        for task in (self._housekeeping, self._watchman, self._resuming):
             if task is not None:
                 task.cancel()
         self.api.close()
@@ -303,6 +313,7 @@ class Service:
         await self.publishing.close()
         await self.addresses.close()
         self.reaper.close()
+        self.parting.close()
         self.looking.close()
         self.node.close()
         self.engine.host.close()

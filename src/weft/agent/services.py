@@ -14,7 +14,7 @@ from weft.agent.events import Log
 from weft.agent.ports import Entry
 from weft.model.attachment import Attachment
 from weft.store.contract import Store
-from weft.wire.api import IpamCheck, IpamShow, Released
+from weft.wire.api import Imported, ImportParams, IpamCheck, IpamShow, Released
 from weft.wire.status import Status
 
 
@@ -76,6 +76,9 @@ class Services(Protocol):
 
     async def ipam_check(self) -> IpamCheck:
         """Allocations compared with journal and kernel."""
+
+    async def take_in(self, params: ImportParams) -> Imported:
+        """Know attachments of other plugins. Raises WeftError where the journal is unwritable."""
 
     async def ipam_release(self, address: str, force: bool) -> Released:
         """Give an address back. Raises NotFound, or Conflict while it is attached."""

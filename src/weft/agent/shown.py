@@ -37,7 +37,7 @@ def attachment_view(attachment: Attachment) -> AttachmentView:
     key, pod = attachment.key, attachment.pod
     return AttachmentView(
         metadata=Metadata(
-            name=attachment.host_link,
+            name=name_of(attachment),
             labels=dict(attachment.labels),
             creation_timestamp=timestamp(attachment.created),
         ),
@@ -49,7 +49,7 @@ def attachment_view(attachment: Attachment) -> AttachmentView:
             sandbox=attachment.sandbox,
         ),
         status=AttachmentStatus(
-            state=attachment.state,
+            state=attachment.phase,
             addresses=tuple(each.address for each in attachment.addresses),
             link=attachment.host_link,
             mac=attachment.mac.hex(":"),
@@ -60,6 +60,11 @@ def attachment_view(attachment: Attachment) -> AttachmentView:
             egress_rate=attachment.bandwidth.egress_rate,
         ),
     )
+
+
+def name_of(attachment: Attachment) -> str:
+    """What it is called: as the link that we gave it, or would have given it."""
+    return attachment.key.host_link if attachment.former else attachment.host_link
 
 
 def attachment_views(
@@ -74,7 +79,7 @@ def one_attachment(attachments: Iterable[Attachment], name: str) -> AttachmentVi
     """The one whose host link is `name`, whose pod is `namespace/name`, that has the address, or
     whose link or container id begins so; raises NotFound, or Conflict where several do."""
     everyone = list(attachments)
-    found = [each for each in everyone if each.host_link == name]
+    found = [each for each in everyone if name in (name_of(each), each.host_link)]
     found = found or [
         each
         for each in everyone
@@ -84,12 +89,12 @@ def one_attachment(attachments: Iterable[Attachment], name: str) -> AttachmentVi
     found = found or [
         each
         for each in everyone
-        if each.key.container.startswith(name) or each.host_link.startswith(name)
+        if each.key.container.startswith(name) or name_of(each).startswith(name)
     ]
     if not found or not name:
         raise NotFound(f"attachment {printable(name)} not found; `weft get attachments` lists all")
     if len(found) > 1:
-        links = ", ".join(sorted(each.host_link for each in found)[:5])
+        links = ", ".join(sorted(name_of(each) for each in found)[:5])
         raise Conflict(
             f"{len(found)} attachments are called {printable(name)}: {links}; name the link",
             reason="ambiguous-name",

@@ -19,12 +19,13 @@ from weft.agent.given import FORMAT as GIVEN_FORMAT
 from weft.agent.given import given_path
 from weft.agent.journal import FORMAT as JOURNAL_FORMAT
 from weft.agent.measures import read_drops
+from weft.agent.parting import is_gone
 from weft.agent.ports import Ledger
 from weft.agent.table import Attachments
 from weft.ipam import audit, defaults
 from weft.kernel.host import Network
 from weft.model.addresses import Address, address_of
-from weft.model.attachment import ALIAS_VERSION, AttachmentKey, read_alias
+from weft.model.attachment import ALIAS_VERSION, Attachment, AttachmentKey, read_alias
 from weft.model.errors import Conflict, Invalid, NotFound
 from weft.model.ip_block import block_prefix
 from weft.store.contract import Store
@@ -33,6 +34,8 @@ from weft.wire.api import (
     API_FORMAT,
     AddressUse,
     BlockUse,
+    Imported,
+    ImportParams,
     IpamCheck,
     IpamProblem,
     IpamShow,
@@ -114,7 +117,7 @@ class Reporter:
             ),
             mtu=Mtu(value=facts.mtu, source=facts.mtu_source),
             pools=self._pools(),
-            attachments=dict(Counter(a.state for a in service.attachments)),
+            attachments=dict(Counter(a.phase for a in service.attachments)),
             drops=await asyncio.to_thread(read_drops),
             sessions=tuple(
                 Sessions(verb=verb, result=result, count=count)
@@ -154,6 +157,9 @@ class Reporter:
             list(service.addresses.pools.values()),
             [prefix for prefix, _ in service.node.facts.prefixes],
         )
+        # ranges of the plugins before us overlap their own bridge, and we give nothing out of them
+        former = service.addresses.idle_pools()
+        overlaps = [pair for pair in overlaps if pair[0] not in former]
         found = [
             Why(reason="pool-overlap", message=f"pool {pool} overlaps {prefix} of this host")
             for pool, prefix in overlaps
@@ -268,8 +274,8 @@ class Reporter:
             a.key: [ipaddress.ip_address(x.address) for x in a.addresses]
             for a in service.attachments
         }
-        # what another plugin gave may be of no pool of ours
-        given = {a.key for a in service.attachments if a.adopted is not None}
+        # what other plugins gave may be of no pool of ours
+        given = {a.key for a in service.attachments if a.adopted or a.former}
         findings = [
             each
             for each in audit.differences(service.addresses.view, held)
@@ -285,6 +291,7 @@ class Reporter:
             for finding in findings
         ]
         problems += self._compared_with_links()
+        problems += await asyncio.to_thread(_dead, service.attachments.imported())
         return IpamCheck(
             addresses=sum(map(len, held.values())), attachments=len(held), problems=tuple(problems)
         )
@@ -299,13 +306,8 @@ class Reporter:
         numbers = {link.index for link in links}
         for each in attachments:
             there = each.adopted.index in numbers if each.adopted else each.host_link in present
-            if not there:
-                yield IpamProblem(
-                    what="vanished",
-                    address=", ".join(x.address for x in each.addresses),
-                    text=f"{each.key} has no link any more; its namespace is gone without a DEL",
-                    mend=f"weft ipam release {each.addresses[0].address}" if each.addresses else "",
-                )
+            if each.former is None and not there:
+                yield _vanished(each, "has no link any more; its namespace is gone without a DEL")
         for name, record in records.items():
             if record is not None and attachments.get(record.key) is None:
                 yield IpamProblem(
@@ -314,6 +316,10 @@ class Reporter:
                     text=f"link {name} bears weft's record of {record.key}, which is not attached",
                     mend=f"ip link delete {name}",
                 )
+
+    async def take_in(self, params: ImportParams) -> Imported:
+        """Know attachments of other plugins. Raises WeftError where the journal is unwritable."""
+        return await self._service.importing.take_in(params)
 
     async def ipam_release(self, address: str, force: bool) -> Released:
         """Give an address back: that of a vanished attachment, or with `force` of a live one,
@@ -345,6 +351,21 @@ class Reporter:
             owner=str(use.key),
             cooling=view.cooldown,
         )
+
+
+def _vanished(attachment: Attachment, why: str) -> IpamProblem:
+    addresses = attachment.addresses
+    return IpamProblem(
+        what="vanished",
+        address=", ".join(each.address for each in addresses),
+        text=f"{attachment.key} {why}",
+        mend=f"weft ipam release {addresses[0].address}" if addresses else "",
+    )
+
+
+def _dead(imported: list[Attachment]) -> list[IpamProblem]:
+    """On a worker: imported attachments whose namespaces are gone."""
+    return [_vanished(e, "is gone without a DEL") for e in imported if is_gone(e)]
 
 
 def _way_out(present: bool, why: str) -> WayOut:

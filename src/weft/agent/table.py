@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from weft.model.attachment import Attachment, AttachmentKey, NamespaceId, limiter_of
+
+T = TypeVar("T")
 
 
 class Attachments:
@@ -14,6 +17,7 @@ class Attachments:
         self._by_key: dict[AttachmentKey, Attachment] = {}
         self._by_link: dict[str, AttachmentKey] = {}
         self._by_netns: dict[NamespaceId, set[AttachmentKey]] = {}
+        self._imported: dict[str, set[AttachmentKey]] = {}  # by container
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -46,7 +50,10 @@ class Attachments:
         if before is not None and before.host_link != attachment.host_link:
             self._by_link.pop(before.host_link, None)
         self._by_key[attachment.key] = attachment
-        self._by_link[attachment.host_link] = attachment.key
+        if attachment.former is not None:  # its link is not ours to look after
+            self._imported.setdefault(attachment.key.container, set()).add(attachment.key)
+        else:
+            self._by_link[attachment.host_link] = attachment.key
         if attachment.bandwidth.egress_rate:
             self._by_link[limiter_of(attachment.key.host_link)] = attachment.key
         if attachment.netns is not None:
@@ -56,13 +63,26 @@ class Attachments:
         """Forget; unknown keys are fine."""
         attachment = self._by_key.pop(key, None)
         if attachment is not None:
-            for link in (attachment.host_link, limiter_of(key.host_link)):
-                self._by_link.pop(link, None)
+            if attachment.former is not None:
+                _discard(self._imported, key.container, key)
+            else:
+                for link in (attachment.host_link, limiter_of(key.host_link)):
+                    self._by_link.pop(link, None)
             if attachment.netns is not None:
-                beside = self._by_netns[attachment.netns]
-                beside.discard(key)
-                if not beside:
-                    del self._by_netns[attachment.netns]
+                _discard(self._by_netns, attachment.netns, key)
+
+    def imported(self) -> list[Attachment]:
+        """Those that other plugins made."""
+        return [self._by_key[key] for keys in self._imported.values() for key in keys]
+
+    def imported_as(self, key: AttachmentKey) -> list[Attachment]:
+        """What other plugins made for this container and interface, on a network of any name: the
+        runtime that moved to us asks by the name that our network has."""
+        return [
+            self._by_key[each]
+            for each in self._imported.get(key.container, ())
+            if each.ifname in (key.ifname, "")
+        ]
 
     def inside(self, netns: NamespaceId) -> list[Attachment]:
         """Attachments made in a namespace. The kernel uses inodes again: one that vanished with
@@ -72,3 +92,10 @@ class Attachments:
     def finished(self, network: str) -> list[Attachment]:
         """Attachments of a network whose ADD has finished, also where a DEL has failed since."""
         return [a for a in self if a.key.network == network and a.state != "intent"]
+
+
+def _discard(index: dict[T, set[AttachmentKey]], at: T, key: AttachmentKey) -> None:
+    keys = index[at]
+    keys.discard(key)
+    if not keys:
+        del index[at]

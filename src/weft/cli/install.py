@@ -69,6 +69,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[Any, ...] = ()
     steps: tuple[Any, ...] = ()
     message: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def install(
@@ -110,6 +111,8 @@ def install(
         )
         work = Installation(tree, record)
         answer = _planned(todo) if dry_run else _carried_out(work, todo, root)
+    if _is_live(root):
+        answer = msgspec.structs.replace(answer, notes=_before_us())
     _show(answer, output)
     if not answer.good:
         raise typer.Exit(1)
@@ -157,6 +160,19 @@ def uninstall(
     _show(answer, output)
     if not answer.good:
         raise typer.Exit(1)
+
+
+def _before_us() -> tuple[str, ...]:
+    """What to say of containers that other plugins attached."""
+    from weft.cni import former
+
+    number = former.count(former.Places())
+    if not number:
+        return ()
+    return (
+        f"{former.ROOT} has about {number} containers that other plugins attached: `weft import` "
+        "keeps their addresses and ports theirs, and has them released on their DEL",
+    )
 
 
 def _nothing(work: Installation) -> Answer:
@@ -317,7 +333,9 @@ def _attached(client: Client) -> list[str]:
 
     try:
         found = client.call("list", ListParams(kind="attachment"))
-        return [str(each["metadata"]["name"]) for each in found.items]
+        # whom other plugins attached, who attached before uses again
+        ours = [each for each in found.items if each["status"]["state"] != "imported"]
+        return [str(each["metadata"]["name"]) for each in ours]
     except NotReady:
         return _attached_links()
 
@@ -353,6 +371,8 @@ def _show(answer: Answer, output: Any) -> None:
     }
     closing = words.get(answer.outcome, "")
     say(plain("; ".join(each for each in (closing, answer.message) if each)))
+    for note in answer.notes:
+        say(plain(note))
 
 
 def _show_runtime(each: Judged, verb: str, say: Any) -> None:

@@ -108,6 +108,15 @@ class Adopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     localnet: str = "0"  # net/ipv4/conf/LINK/route_localnet before
 
 
+class Former(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where an attachment that other plugins made is on record: libcni's file about it, the files
+    of host-local that reserve its addresses, and the directories in which its plugins are."""
+
+    cache: str = ""
+    reservations: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+
+
 class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was promised to a container. `state` says how far the kernel has it:
 
@@ -137,10 +146,18 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bandwidth: Bandwidth = Bandwidth()
     adopted: Adopted | None = None  # None: the link is ours
     heard: bool = True  # False: the agent ended before it answered, so its runtime may not know
+    former: Former | None = None
+    """Of an imported one: nothing in the kernel is ours, only its addresses and ports are known.
+    `host_link` is then its own link's name, or ""; `mac` may be empty; it is never an intent."""
 
     def having(self, state: Literal["intent", "ready", "leaving"]) -> Attachment:
         """The same attachment in another state."""
         return msgspec.structs.replace(self, state=state)
+
+    @property
+    def phase(self) -> str:
+        """The state for a person: `imported` where other plugins made it."""
+        return "imported" if self.former is not None and self.state == "ready" else self.state
 
 
 def link_alias(attachment: Attachment) -> str:

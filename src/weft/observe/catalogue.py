@@ -28,7 +28,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "weft_attachments",
         "gauge",
-        "Attachments in the journal: intent (being made), ready, leaving (being removed).",
+        "Attachments in the journal: intent (being made), ready, leaving (being removed), "
+        "imported (made by other plugins).",
         ("state",),
     ),
     Metric(

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from weft.model.errors import Invalid, WeftError
+from weft.model.ports import PortMapping
 from weft.model.selectors import Selector
 from weft.model.strict import convert_strictly
 from weft.wire.status import PoolUse, Report, Status
@@ -117,6 +118,40 @@ class ReleaseParams(Params, frozen=True, kw_only=True):
     force: bool = False
 
 
+class FormerContainer(Params, frozen=True, kw_only=True):
+    """One interface of one container that other plugins made, as they have it on record. `netns`:
+    path of its namespace; `routed`: families of its default routes; `written`: wall clock;
+    `cache`, `reservations`: files of libcni's and host-local's; `plugins`: directories."""
+
+    network: str
+    container: str
+    ifname: str = ""
+    addresses: tuple[str, ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+    netns: str = ""
+    link: str = ""
+    mac: str = ""
+    mtu: int = 0
+    pod_namespace: str = ""
+    pod_name: str = ""
+    pod_uid: str = ""
+    version: str = ""
+    routed: tuple[int, ...] = ()
+    cache: str = ""
+    reservations: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    written: float = 0.0
+
+
+class ImportParams(Params, frozen=True, kw_only=True):
+    """Containers to know from now on. `last`: then also forget those that their own plugins have
+    let go of. `dry_run`: say what would happen, and do nothing."""
+
+    containers: tuple[FormerContainer, ...] = ()
+    last: bool = False
+    dry_run: bool = False
+
+
 class Objects(Report, frozen=True, kw_only=True):
     """A list, sorted by key. `unreadable`: stored things that this release cannot decode."""
 
@@ -170,6 +205,24 @@ class IpamShow(Report, frozen=True, kw_only=True):
     pools: tuple[PoolUse, ...] = ()
     blocks: tuple[BlockUse, ...] = ()
     addresses: tuple[AddressUse, ...] = ()
+
+
+class ImportedItem(Report, frozen=True, kw_only=True):
+    """What became of one container: imported, changed (it was known otherwise), known, own (weft
+    attached it), leaving, or refused."""
+
+    network: str
+    container: str
+    ifname: str = ""
+    result: str
+    why: str = ""
+
+
+class Imported(Report, frozen=True, kw_only=True):
+    """The answer to `import`. `gone`: keys of those that were forgotten."""
+
+    items: tuple[ImportedItem, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class IpamProblem(Report, frozen=True, kw_only=True):
@@ -244,6 +297,7 @@ METHODS: dict[str, Method] = {
     "ipam.show": Method(params=Nothing, result=IpamShow, reads=True),
     "ipam.check": Method(params=Nothing, result=IpamCheck, reads=True),
     "ipam.release": Method(params=ReleaseParams, result=Released),
+    "import": Method(params=ImportParams, result=Imported),
     "findings": Method(params=Nothing, result=Findings, reads=True),
 }
 

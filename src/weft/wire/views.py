@@ -32,7 +32,8 @@ class AttachmentSpec(Spec, frozen=True, kw_only=True):
 
 
 class AttachmentStatus(Spec, frozen=True, kw_only=True):
-    """What it was given. `state`: intent, ready or leaving. Rates are bits a second; 0: any."""
+    """What it was given. `state`: intent, ready, leaving, or imported (other plugins made it).
+    Rates are bits a second; 0: any."""
 
     state: str
     addresses: tuple[str, ...] = ()
@@ -176,12 +177,12 @@ VIEWS: dict[str, Kind] = {
                 ("IFNAME", lambda view: view.spec.ifname),
                 ("NAMESPACE/POD", lambda view: view.spec.pod or "-"),
                 ("ADDRESSES", lambda view: _joined(view.status.addresses)),
-                ("LINK", lambda view: view.status.link),
+                ("LINK", lambda view: view.status.link or "-"),
                 ("STATE", lambda view: view.status.state),
             ),
             wide=(
-                ("MAC", lambda view: view.status.mac),
-                ("MTU", lambda view: str(view.status.mtu)),
+                ("MAC", lambda view: view.status.mac or "-"),
+                ("MTU", lambda view: str(view.status.mtu or "-")),
                 ("INGRESS", lambda view: format_rate(view.status.ingress_rate)),
                 ("EGRESS", lambda view: format_rate(view.status.egress_rate)),
                 ("SANDBOX", lambda view: view.spec.sandbox or "-"),

@@ -85,7 +85,7 @@ def read_environment(env: Mapping[str, str]) -> Environment:
     if not is_name(container_id):
         raise invalid(f"CNI_CONTAINERID: {printable(container_id)} {NAME_RULE}", "CNI_CONTAINERID")
     ifname = env["CNI_IFNAME"]
-    _check_ifname(ifname)
+    check_ifname(ifname)
     return Environment(
         command=command,
         container_id=container_id,
@@ -131,7 +131,8 @@ def _command(text: str) -> Command:
         raise invalid(f"unknown CNI_COMMAND: {shown}", "CNI_COMMAND") from None
 
 
-def _check_ifname(ifname: str) -> None:
+def check_ifname(ifname: str) -> None:
+    """Whether a container's interface can have this name; raises Invalid."""
     if not _IFNAME.fullmatch(ifname) or not ifname.isprintable() or ifname in {".", ".."}:
         raise invalid(
             f"CNI_IFNAME: {printable(ifname)} is not an interface name: '/', ':', '%', blanks and "
