@@ -6,18 +6,24 @@ that passes them proves nothing.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from weft.lab.nodes import Node
-from weft.lab.replay import conduct
+from weft.lab import calls, cluster
+from weft.lab.nodes import CLEAN_PATH, Node
+from weft.lab.replay import conduct, traffic
 from weft.lab.replay.conduct import Plan, Played
 from weft.lab.replay.persona import Call, Run
 from weft.lab.replay.player import Scene
 from weft.lab.replay.table import PERSONAS
+from weft.lab.wiring import node_addresses
+
+NODE = node_addresses(0)[0]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +102,11 @@ LIES: dict[str, tuple[str, str, str]] = {
     "a result without ip4": ("rkt", """"$real" | sed 's/"ip4"/"ipv4"/'""", "rkt.1"),
     "a container ID under one name alone": ("rkt-old", 'unset CNI_PODID; exec "$real"',
                                             "rkt-old.1"),
+    "a collection that collects nothing": (
+        "openshift",
+        '[ "$CNI_COMMAND" = GC ] && exit 0; exec "$real"',
+        "openshift.left",
+    ),
     "a file left behind": (
         "crio",
         '[ "$CNI_COMMAND" = ADD ] && touch "/var/lib/cni/left-by-replay"; exec "$real"',
@@ -158,3 +169,68 @@ def test_a_port_that_somebody_else_has_is_not_the_runtimes(
             if "ADD" in reason
         ]
         assert "in use by" in found
+
+
+# -- what stands beside a replay
+
+
+def executed(node: Node, program: str, verb: str, conf: dict[str, object]) -> dict[str, object]:
+    """One call for the container `beside` on its interface eth12; the object that was answered."""
+    env = {
+        "PATH": CLEAN_PATH,
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": "beside",
+        "CNI_NETNS": "/run/netns/beside",
+        "CNI_IFNAME": "eth12",
+        "CNI_PATH": str(Path(program).parent),
+    }
+    done = node.run([program], env=env, stdin=json.dumps(conf).encode())
+    answer: dict[str, object] = json.loads(done.stdout or b"{}")
+    assert (done.returncode == 0) == ("code" not in answer), (done.stdout, done.stderr)
+    return answer
+
+
+@pytest.fixture
+def beside(staged: tuple[Node, Scene]) -> Iterator[Node]:
+    """The node with an empty namespace `beside`."""
+    node, _ = staged
+    calls.call(node, cluster.create, "beside")
+    yield node
+    calls.call(node, cluster.remove, "beside")
+
+
+def test_what_opensvc_2_exposes_is_published_by_the_reference_plugin_behind_weft(
+    staged: tuple[Node, Scene], beside: Node
+) -> None:
+    portmap, weft = "/usr/lib/cni/portmap", "/opt/cni/bin/weft"
+    if not Path(portmap).exists():
+        pytest.skip("containernetworking-plugins is not installed")
+    conf: dict[str, object] = {"cniVersion": "0.3.0", "name": "weft", "type": "weft"}
+    ports = [{"containerPort": 80, "protocol": "tcp", "hostPort": 30871}]
+    exposing: dict[str, object] = {
+        "cniVersion": "0.3.0",
+        "name": "osvc-portmap",
+        "type": "portmap",
+        "snat": True,
+        "capabilities": {"portMappings": True},
+        "runtimeConfig": {"portMappings": ports},
+    }
+    result = executed(beside, weft, "ADD", conf)
+    executed(beside, portmap, "ADD", {**exposing, "prevResult": result})
+
+    def reached() -> str:
+        return traffic.refusal(staged[1].outside, "/run/netns/beside", NODE, 30871, 80)
+
+    assert calls.call(beside, reached) == ""
+    assert executed(beside, portmap, "DEL", exposing) == {}
+    assert executed(beside, weft, "DEL", conf) == {}
+
+
+def test_the_ipam_that_ecs_names_is_refused_by_name_and_its_del_succeeds(beside: Node) -> None:
+    ipam = {"type": "ecs-ipam", "ipv4-subnet": "169.254.172.0/22",
+            "ipv4-routes": [{"dst": "169.254.170.2/32"}]}  # fmt: skip
+    conf = {**PERSONAS["ecs"].conf, "cniVersion": "0.3.0", "name": "network-name"}
+    answer = executed(beside, "/opt/cni/bin/weft", "ADD", {**conf, "ipam": ipam})
+    assert answer["code"] == 2
+    assert "ipam.type" in str(answer["msg"])
+    assert executed(beside, "/opt/cni/bin/weft", "DEL", {**conf, "ipam": ipam}) == {}

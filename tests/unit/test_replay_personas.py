@@ -28,7 +28,7 @@ def test_a_persona_is_whole(name: str) -> None:
     assert persona.reads in READERS
     assert 0 <= persona.placed < len(persona.bins)
     verbs = [step.verb for step in persona.steps if isinstance(step, Call)]
-    assert verbs.count("ADD") == 1
+    assert "ADD" in verbs
     assert verbs.count("DEL") >= 2
     assert "weft" in Path(persona.conf_file).name
 
