@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.lab import entering
+from weft.model.errors import WeftError
 
 Snapshot = dict[str, Counter[str]]
 
@@ -118,9 +119,19 @@ def filters(disciplines: Counter[str]) -> Counter[str]:
         if found.get("kind") in ("clsact", "ingress"):
             link = found["dev"]
             for side in ("ingress", "egress") if found["kind"] == "clsact" else ("ingress",):
-                shown = entering.output(entering.OWN, ["tc", "filter", "show", "dev", link, side])
+                shown = _filters_of(link, side)
                 said[f"{link} {side}: {_NUMBERED.sub('', shown)}"] += 1
     return said
+
+
+def _filters_of(link: str, side: str) -> str:
+    """Empty too where the link has gone since it was listed."""
+    try:
+        return entering.output(entering.OWN, ["tc", "filter", "show", "dev", link, side])
+    except WeftError as error:
+        if "Cannot find device" not in error.message:
+            raise
+        return ""
 
 
 def rules() -> Counter[str]:
