@@ -34,7 +34,7 @@ def test_a_persona_is_whole(name: str) -> None:
 
 
 def test_no_two_personas_publish_the_same_port() -> None:
-    used = [port.host for persona in PERSONAS.values() for port in persona.ports]
+    used = [(port.host, port.protocol) for persona in PERSONAS.values() for port in persona.ports]
     assert len(used) == len(set(used))
 
 

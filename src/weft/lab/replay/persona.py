@@ -29,6 +29,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     host: int
     inner: int
     address: str = ""  # of the node; empty: every one
+    protocol: Literal["tcp", "udp"] = "tcp"
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -309,12 +309,15 @@ class Player:
     def _reserve(self, step: Reserve) -> None:
         held = []
         for port in self._persona.ports:
-            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            stream = port.protocol == "tcp"
+            kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+            made = socket.socket(socket.AF_INET, kind)
             self._room.keep(made)
             option = socket.SO_REUSEPORT if step.shared else socket.SO_REUSEADDR
             made.setsockopt(socket.SOL_SOCKET, option, 1)
             made.bind((port.address, port.host))
-            made.listen(1)
+            if stream:
+                made.listen(1)
             held.append(made.fileno())
         if step.kept:
             self._reserver = self._room.process(Path(entering.OWN), held)
@@ -364,9 +367,12 @@ class Player:
         goal = node_addresses(0)[0]
         found = []
         for port in self._persona.ports:
-            why = traffic.refusal(self._scene.outside, self._network, goal, port.host, port.inner)
+            asked = traffic.refusal if port.protocol == "tcp" else traffic.datagram_refusal
+            why = asked(self._scene.outside, self._network, goal, port.host, port.inner)
             if why:
-                found.append(f"the outside does not reach {goal}:{port.host}: {why}")
+                found.append(
+                    f"the outside does not reach {goal}:{port.host}/{port.protocol}: {why}"
+                )
         return found
 
     def _publishes(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -48,3 +49,30 @@ def refusal(
         except OSError as error:
             return error.strerror or str(error)
     return ""
+
+
+def datagram_refusal(
+    origin: str | Path, goal: str | Path, address: str, port: int, inner: int
+) -> str:
+    """The same for a datagram and its answer; it is sent again until `PATIENCE` is over."""
+    kind = family_of(address)
+    with (
+        closing(entering.socket_in(goal, kind, socket.SOCK_DGRAM)) as server,
+        closing(entering.socket_in(origin, kind, socket.SOCK_DGRAM)) as client,
+    ):
+        server.bind(("", inner))
+        server.settimeout(PATIENCE / 10)
+        client.settimeout(PATIENCE / 10)
+        said = os.urandom(16)
+        deadline = time.monotonic() + PATIENCE
+        why = "nothing arrived"
+        while time.monotonic() < deadline:
+            try:
+                client.sendto(said, (address, port))
+                got, sender = server.recvfrom(64)
+                server.sendto(got, sender)
+                if client.recv(64) == said:
+                    return ""
+            except OSError as error:
+                why = error.strerror or str(error)
+        return why

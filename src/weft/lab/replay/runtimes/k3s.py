@@ -66,5 +66,5 @@ K3S = Persona(
         Call(verb="DEL", netns="empty", says="DEL again at its removal, without a namespace"),
     ),
     reads="go_cni",
-    ports=(Port(host=30811, inner=80),),
+    ports=(Port(host=30811, inner=80), Port(host=30811, inner=80, protocol="udp")),
 )

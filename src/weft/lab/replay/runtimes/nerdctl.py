@@ -60,7 +60,7 @@ NERDCTL = Persona(
     capabilities={
         "portMappings": [
             {"HostPort": 30821, "ContainerPort": 80, "Protocol": "tcp", "HostIP": _EVERY},
-            {"HostPort": 30822, "ContainerPort": 80, "Protocol": "udp", "HostIP": "127.0.0.1"},
+            {"HostPort": 30822, "ContainerPort": 53, "Protocol": "udp", "HostIP": _EVERY},
         ]
     },
     program="nerdctl",
@@ -76,5 +76,8 @@ NERDCTL = Persona(
         Call(verb="DEL", netns="empty", says="DEL again, when the container is removed"),
     ),
     reads="go_cni",
-    ports=(Port(host=30821, inner=80, address=_EVERY),),
+    ports=(
+        Port(host=30821, inner=80, address=_EVERY),
+        Port(host=30822, inner=53, address=_EVERY, protocol="udp"),
+    ),
 )

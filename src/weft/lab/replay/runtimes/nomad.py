@@ -65,5 +65,8 @@ NOMAD = Persona(
         Call(verb="DEL", bare=True, says="DEL again, with a path that leads nowhere"),
     ),
     reads="nomad",
-    ports=(Port(host=30851, inner=80, address=_NODE),),
+    ports=(
+        Port(host=30851, inner=80, address=_NODE),
+        Port(host=30851, inner=80, address=_NODE, protocol="udp"),
+    ),
 )
