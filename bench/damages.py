@@ -3,7 +3,7 @@
 A command runs in the node, by the real `ip`, `nft` and `sysctl`, as another process. Words in
 braces are of one container: its link, addresses and hardware address. `opens`: forged packets may
 pass until it is mended, because rules that are not protected are gone, or a link that bears another
-name and group, or is a port of a bridge, is not told from somebody else's.
+name and group is not told from somebody else's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _links() -> list[Damage]:
         Damage("link with another alias", "ip link set {link} alias mine"),
         Damage("link of another group", "ip link set {link} group 0"),
         Damage("link with other everything", "ip link set {link} mtu 1290 group 5 alias x"),
-        Damage("link in a bridge", "ip link set {link} master foreign0", opens=True),
+        Damage("link in a bridge", "ip link set {link} master foreign0"),
         Damage("address on the link", "ip addr add 192.0.2.77/24 dev {link}"),
         Damage("IPv6 address on the link", "ip addr add 2001:db8:77::1/64 dev {link}"),
     ]  # fmt: skip
@@ -149,6 +149,8 @@ def _sets() -> tuple[tuple[str, str, bool], ...]:
         ("counter of somebody's", "nft add counter inet weft theirs", False),
         ("ARP chain flushed", "nft flush chain arp weft from-pods", True),
         ("ARP chain of somebody's", "nft add chain arp weft theirs", False),
+        ("bridges' table deleted", "nft delete table bridge weft", False),
+        ("bridges' chain flushed", "nft flush chain bridge weft port", False),
     )  # fmt: skip
 
 
@@ -205,7 +207,7 @@ table ip weft {
     ip saddr @guard4 counter accept
   }
 }
-table bridge weft {
+table bridge theirs {
   chain from-pods { type filter hook prerouting priority 0;
     ether type vlan drop
   }

@@ -105,7 +105,7 @@ def test_beside_a_stopped_agent_and_ruined_files_the_rules_go_and_the_next_agent
 
     host.node.path(str(cluster.SETTINGS)).write_text(settings)
     host.start()
-    assert {"table inet weft", "table arp weft"} <= _tables(host)
+    assert {"table inet weft", "table arp weft", "table bridge weft"} <= _tables(host)
     assert probes.icmp(host.network("one"), goal).answered
     assert not _forged(host, "one", mac, goal, "two")
     for name in said:

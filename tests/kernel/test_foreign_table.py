@@ -67,7 +67,7 @@ table ip weft {
     ip saddr @guard4 counter accept
   }
 }
-table bridge weft {
+table bridge theirs {
   chain from-pods { type filter hook prerouting priority 0;
     ether type vlan drop
   }
@@ -148,7 +148,7 @@ def test_tables_of_other_names_and_families_stay_byte_for_byte(tmp_path: Path) -
     before = nft("-n", "list", "ruleset")
     rules = start(tmp_path)
     assert nft("-n", "list", "ruleset") != before
-    for family in ("inet", "arp"):
+    for family in ("inet", "arp", "bridge"):
         nft("delete", "table", family, "weft")
     assert nft("-n", "list", "ruleset") == before
     assert rules.standing("weft") == []

@@ -36,13 +36,16 @@ table ip weft {
   chain c { type filter hook forward priority 0; counter
   }
 }
-table bridge weft {
+table netdev weft {
 }
 table inet weft2 {
   chain c { type filter hook forward priority 0;
   }
 }
 """
+
+
+ALL = ["table inet weft", "table arp weft", "table bridge weft"]
 
 
 class Ran:
@@ -112,9 +115,10 @@ def test_what_a_dead_agent_left_goes_and_nothing_else_does(protected: bool) -> N
     assert {(t["family"], t["persists"], t["holder"]) for t in first.json["tables"]} == {
         ("inet", protected, None),
         ("arp", protected, None),
+        ("bridge", protected, None),
     }
-    assert [min(t["contents"][:3]) > 0 for t in first.json["tables"]] == [True, True]
-    assert _tables() == ["table ip weft", "table bridge weft", "table inet weft2"]
+    assert [min(t["contents"][:3]) > 0 for t in first.json["tables"]] == [True, True, True]
+    assert _tables() == ["table ip weft", "table netdev weft", "table inet weft2"]
     again = Ran("--yes", "-o", "json")
     assert (again.status, again.json["outcome"]) == (0, "nothing")
 
@@ -140,7 +144,7 @@ def test_the_owner_of_the_tables_is_named_and_only_force_ends_it() -> None:
         assert f"owner of the tables {pid}" in refused.err
         assert f"kill {pid}" in refused.err
         assert "weft explain agent-alive" in refused.err
-        assert len(_tables()) == 2
+        assert _tables() == ALL
         os.kill(pid, signal.SIGSTOP)  # a stuck one is ended as well
         forced = Ran("--yes", "--force", "-o", "json")
         assert forced.status == 0, forced.err
@@ -154,7 +158,7 @@ def test_an_owner_that_comes_meanwhile_keeps_all_of_its_tables() -> None:
     kept = _make()
     with pytest.raises(rules.WeftError, match=r"nothing was removed: .* belongs to process"):
         rules.remove()
-    assert len(_tables()) == 2
+    assert _tables() == ALL
     one = next(row for row in kept.standing("weft") if isinstance(row, Table))
     assert one.owner == kept.tables.port
 
@@ -179,7 +183,7 @@ def test_what_the_kernel_puts_off_is_tried_again_a_bounded_number_of_times() -> 
     with pytest.raises(KernelRefused, match="ENOBUFS"):
         rules.remove()
     Socket.send = send  # type: ignore[method-assign]
-    assert len(_tables()) == 2
+    assert _tables() == ALL
 
 
 @on_a_node
@@ -192,7 +196,7 @@ def test_contents_that_cannot_be_read_keep_nobody_from_removing_them() -> None:
     RulesTransport.standing = broken  # type: ignore[method-assign]
     ran = Ran("--yes", "-o", "json")
     assert ran.status == 0, ran.err
-    assert [t["contents"] for t in ran.json["tables"]] == [None, None]
+    assert [t["contents"] for t in ran.json["tables"]] == [None, None, None]
     assert _tables() == []
 
 
@@ -257,7 +261,7 @@ def test_units_are_stopped_socket_and_service_together_and_only_by_force() -> No
         refused = Ran("--yes")
         assert refused.status == 1
         assert "`systemctl stop weft.socket weft.service`" in refused.err
-        assert len(_tables()) == 2
+        assert _tables() == ALL
         assert "stop" not in asked.read_text()
         forced = Ran("--yes", "--force", "-o", "json")
         assert forced.status == 0, forced.err
@@ -314,7 +318,7 @@ def _dying(at: int) -> Callable[..., int]:
 
 
 @on_a_node
-def test_killed_at_any_moment_it_leaves_both_tables_or_none_and_can_be_run_again() -> None:
+def test_killed_at_any_moment_it_leaves_all_tables_or_none_and_can_be_run_again() -> None:
     """Pods' links are down by the time the tables are gone, whenever it was killed."""
     _attach("wfaaaaaaaaaaaaa")
     at, left = 0, set()
@@ -329,7 +333,7 @@ def test_killed_at_any_moment_it_leaves_both_tables_or_none_and_can_be_run_again
             os._exit(0)
         _, status = os.waitpid(child, 0)
         standing = _tables()
-        assert standing in ([], ["table inet weft", "table arp weft"]), f"killed at {at}"
+        assert standing in ([], ALL), f"killed at {at}"
         assert standing or _up() == [], f"killed at {at}: an unguarded pod"
         if status == 0:
             break
@@ -340,7 +344,7 @@ def test_killed_at_any_moment_it_leaves_both_tables_or_none_and_can_be_run_again
         assert (_tables(), _up()) == ([], [])
         at += 1
     assert at >= 10
-    assert left == {0, 2}, "it was killed before and after the transaction"
+    assert left == {0, len(ALL)}, "it was killed before and after the transaction"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from weft.cli import checks_host, checks_runtime, doctor
 from weft.cli.client import Client
 from weft.cli.machine import Machine
 from weft.cni.install import DEFAULT_CONFLIST, MARK
-from weft.model.kernel_features import BANDWIDTH, NEEDED
+from weft.model.kernel_features import BANDWIDTH, BRIDGED, NEEDED
 from weft.wire.api import Finding, IpamCheck, IpamProblem
 from weft.wire.status import (
     Capability,
@@ -58,7 +58,9 @@ class Host:
         monkeypatch.setattr(checks_runtime, "LAUNCHER", launcher)
         self.write("opt/cni/bin/weft", MARK.decode() + "0.1.0", 0o755)
         self.write("etc/cni/net.d/10-weft.conflist", DEFAULT_CONFLIST.decode())
-        symbols = "".join(f"0 T {symbol}\n" for symbol, _ in (NEEDED | BANDWIDTH).values())
+        symbols = "".join(
+            f"0 T {symbol}\n" for symbol, _ in (NEEDED | BANDWIDTH | BRIDGED).values()
+        )
         self.write("proc/kallsyms", symbols)
         self.write("proc/sys/kernel/osrelease", "6.18.5\n")
         self.write("proc/sys/net/ipv4/ip_forward", "1\n")
@@ -100,6 +102,15 @@ def test_a_kernel_that_cannot_limit_bandwidth_is_named_and_is_enough_all_the_sam
     assert found["kernel"].level == "ok" and found["kernel-bandwidth"].level == "warn"
     assert "ifb (CONFIG_IFB)" in found["kernel-bandwidth"].text
     assert "tbf" not in found["kernel-bandwidth"].text
+
+
+def test_a_kernel_that_cannot_guard_bridges_is_named_and_is_enough_all_the_same(host: Host) -> None:
+    symbols = "".join(f"0 T {symbol}\n" for symbol, _ in (NEEDED | BANDWIDTH).values())
+    host.write("proc/kallsyms", symbols + "0 T br_handle_frame\n")
+    found = {each.id: each for each in checks_host.kernel_features(host.machine())}
+    assert found["kernel"].level == "ok" and found["kernel-bridge"].level == "warn"
+    assert "CONFIG_NF_TABLES_BRIDGE" in found["kernel-bridge"].text
+    assert "CONFIG_BRIDGE" not in found["kernel-bridge"].text
 
 
 def test_healthy_machine_has_nothing_wrong(host: Host) -> None:

@@ -60,6 +60,8 @@ class Node:
         self._rules = rules
         self.unprotected = why_unprotected(settings, rules)
         """Why others can change our packet rules, or ""."""
+        self.unbridged = rules.why_no_bridge()
+        """Why this node cannot guard ports of bridges, or ""."""
         self._given = given
         self._log = log
         self._socket = Socket(NETLINK_ROUTE)
@@ -150,6 +152,7 @@ class Node:
                 blocks=tuple(blocks),
                 strangers=self.facts.strangers,
                 owner=None if self.unprotected else self._rules.tables.port,
+                bridges=not self.unbridged,
             )
         )
         try:

@@ -196,6 +196,11 @@ class Reporter:
                 why=self._service.node.unprotected,
             ),
             Capability(
+                name="bridge-family guards",
+                present=not self._service.node.unbridged,
+                why=self._service.node.unbridged,
+            ),
+            Capability(
                 name="host ports by ::1",
                 present=not self._service.publishing.why,
                 why=self._service.publishing.why,

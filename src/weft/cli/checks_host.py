@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from weft.cli.machine import Machine
 from weft.model.addresses import Prefix
 from weft.model.attachment import LINK_PREFIX
-from weft.model.kernel_features import BANDWIDTH, NEEDED, missing
+from weft.model.kernel_features import BANDWIDTH, BRIDGED, NEEDED, missing
 from weft.model.kernel_release import unsupported
 from weft.wire.api import Finding
 
@@ -49,6 +49,15 @@ def kernel_features(machine: Machine) -> Iterator[Finding]:
         )
     else:
         yield Finding(id="kernel", level="ok", text=f"kernel {release} has what weft needs")
+    if (symbols or modules) and (lacking := missing(BRIDGED, symbols, modules)):
+        yield Finding(
+            id="kernel-bridge",
+            level="warn",
+            text=f"kernel {release} seems to lack {', '.join(lacking)}: containers cannot be put "
+            "on a bridge, and a container's link that somebody makes a port of one is not guarded "
+            "until that is mended",
+            mend="use a kernel that has them, if containers are to be put on bridges",
+        )
     if (symbols or modules) and (lacking := missing(BANDWIDTH, symbols, modules)):
         yield Finding(
             id="kernel-bandwidth",

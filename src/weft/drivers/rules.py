@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -39,12 +40,12 @@ from weft.kernel.nftables.messages import (
     table_of,
 )
 from weft.kernel.nftables.transport import NETLINK_NETFILTER, NFNLGRP_NFTABLES, Nftables
-from weft.model.errors import KernelRefused
+from weft.model.errors import PASSING, KernelRefused
 from weft.rows.base import Place, Row, RowKey
-from weft.rows.rules import Chain, Element, Family, Set, Table
+from weft.rows.rules import Chain, Element, Family, Hook, Set, Table
 
 RuleRow = Table | Set | Element | Chain
-FAMILIES = (Family.INET, Family.ARP)
+FAMILIES = (Family.INET, Family.ARP, Family.BRIDGE)
 FEW = 32
 """Elements of one set that are asked for by key; more are read as the whole set."""
 
@@ -122,6 +123,22 @@ class RulesTransport:
             raise KernelRefused(failure.errno, "make packet rules", hint=failure.words)
         return True
 
+    def why_no_bridge(self) -> str:
+        """Why this kernel has no packet rules for bridges, or "" (also where it does not say so
+        now: who makes them will be told)."""
+        table = Table(family=Family.BRIDGE, name=_TRIAL)
+        hook = Hook(type="filter", number=0, priority=0)
+        chain = Chain(family=table.family, table=_TRIAL, name=_TRIAL, hook=hook)
+        messages = [tables.add_table(table), *chains.put_chain(None, chain)]
+        for failure in self.tables.would(messages):
+            if failure.errno in PASSING:
+                return ""
+            return (
+                f"the kernel has no packet rules for bridges ({os.strerror(failure.errno)}); it "
+                "lacks CONFIG_NF_TABLES_BRIDGE"
+            )
+        return ""
+
     def standing(self, name: str) -> list[RuleRow]:
         """Everything in the tables of this name: what an agent that starts finds."""
         rows: list[RuleRow] = []
@@ -156,10 +173,13 @@ class RulesTransport:
         return len(orphans)
 
     def counters(self, name: str) -> dict[str, tuple[int, int]]:
-        """Packets and octets by chain, for the chains with a counter in tables of this name."""
+        """Packets and octets by chain, for the chains with a counter in tables of this name;
+        chains of one name in several families together."""
         found: dict[str, tuple[int, int]] = {}
         for family in FAMILIES:
-            found |= self.tables.counters(family, name)
+            for chain, (packets, octets) in self.tables.counters(family, name).items():
+                before = found.get(chain, (0, 0))
+                found[chain] = before[0] + packets, before[1] + octets
         return found
 
     def close(self) -> None:

@@ -20,6 +20,10 @@ NEEDED: Features = {
     "network address translation in nftables": ("nft_nat_do_chain", "nft_chain_nat"),
     "connection tracking": ("nf_conntrack_in", "nf_conntrack"),
 }
+BRIDGED: Features = {
+    "bridge (CONFIG_BRIDGE)": ("br_handle_frame", "bridge"),
+    "nftables, bridge family (CONFIG_NF_TABLES_BRIDGE)": ("nft_do_chain_bridge", "nf_tables"),
+}
 BANDWIDTH: Features = {
     "ifb (CONFIG_IFB)": ("ifb_xmit", "ifb"),
     "tbf (CONFIG_NET_SCH_TBF)": ("tbf_init", "sch_tbf"),

@@ -27,6 +27,7 @@ _LOOPBACK6 = bytes(15) + b"\x01"
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 _ROUTER_ALERT = b"\x94"  # RFC 2113
 _DHCP_REPLY = b"\x00\x43\x00\x44"  # from port 67 to port 68
+SOLICITATION, ADVERTISEMENT = b"\x87", b"\x88"  # of neighbours
 _DHCP6_SERVER = b"\x02\x23"  # from port 547
 
 # headers that may not follow a fragment header: nobody between here and the receiver could tell
@@ -41,14 +42,8 @@ _TUNNELS = (b"\x04", b"\x29", b"\x2f")  # IPv4, IPv6, GRE
 def chains() -> tuple[Chain, ...]:
     """Chains in an order in which each one finds the chains it refers to."""
     return (
-        _chain("unlisted", _unlisted()),
-        _chain("options4", _options4()),
-        _chain("icmp4", _icmp4()),
-        _chain("listed4", _listed4()),
-        _chain("icmp6", _icmp6()),
-        _chain("link-local6", _link_local6()),
-        _chain("fragments6", _fragments6()),
-        _chain("listed6", _listed6()),
+        _chain(Family.INET, "unlisted", _unlisted()),
+        *listed(Family.INET, _NEIGHBOURS),
         Chain(
             family=Family.INET,
             table=TABLE,
@@ -71,8 +66,22 @@ def chains() -> tuple[Chain, ...]:
     )
 
 
-def _chain(name: str, rules: tuple[Rule, ...]) -> Chain:
-    return Chain(family=Family.INET, table=TABLE, name=name, rules=rules)
+def listed(family: Family, neighbours: tuple[Rule, ...]) -> tuple[Chain, ...]:
+    """The chains `listed4` and `listed6` of a family, and those that they lead to: what a packet
+    may be whose source is its sender's. `neighbours` judge solicitations and advertisements."""
+    return (
+        _chain(family, "options4", _options4()),
+        _chain(family, "icmp4", _icmp4()),
+        _chain(family, "listed4", _listed4()),
+        _chain(family, "icmp6", _icmp6(neighbours)),
+        _chain(family, "link-local6", _link_local6()),
+        _chain(family, "fragments6", _fragments6()),
+        _chain(family, "listed6", _listed6()),
+    )
+
+
+def _chain(family: Family, name: str, rules: tuple[Rule, ...]) -> Chain:
+    return Chain(family=family, table=TABLE, name=name, rules=rules)
 
 
 def _unlisted() -> tuple[Rule, ...]:
@@ -159,16 +168,21 @@ def _link_local6() -> tuple[Rule, ...]:
     )
 
 
-def _icmp6() -> tuple[Rule, ...]:
+_NEIGHBOURS: tuple[Rule, ...] = (
+    (*p.transport(0, SOLICITATION), p.ACCEPT),
+    # A pod's addresses are permanent neighbours of the node: it is never asked, so whatever
+    # it advertises is unasked for. Its own addresses too; only other people's would matter.
+    (*p.transport(0, ADVERTISEMENT), p.refuse("neighbours")),
+)
+
+
+def _icmp6(neighbours: tuple[Rule, ...]) -> tuple[Rule, ...]:
     return (
         (*p.between(128, 129), p.ACCEPT),  # echo
         (*p.between(1, 4), p.ACCEPT),  # errors
-        (*p.transport(0, b"\x87"), p.ACCEPT),  # neighbour solicitation
+        *neighbours,
         (*p.between(131, 132), p.ACCEPT),  # multicast listener report, done
         (*p.transport(0, b"\x8f"), p.ACCEPT),  # multicast listener report, version 2
-        # A pod's addresses are permanent neighbours of the node: it is never asked, so whatever
-        # it advertises is unasked for. Its own addresses too; only other people's would matter.
-        (*p.transport(0, b"\x88"), p.refuse("neighbours")),
         (*p.between(133, 134), p.refuse("advertisements")),
         (*p.transport(0, b"\x89"), p.refuse("redirects")),
         # queries, renumbering, certification paths, router discovery, node information ...

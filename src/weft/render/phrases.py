@@ -70,6 +70,11 @@ def not_named(side: str) -> Words:
     return (Meta(key=side), Compare(op="!=", value=_PREFIX))
 
 
+def of_our_group(side: str, op: str = "==") -> Words:
+    """The link (`side` iifgroup or oifgroup) is in the group of our links."""
+    return (Meta(key=side), Compare(op=op, value=_GROUPS[0]))
+
+
 def from_elsewhere() -> Words:
     """The packet's link is neither ours nor adopted, by its name nor by its group."""
     groups = (Compare(op="!=", value=group) for group in _GROUPS)

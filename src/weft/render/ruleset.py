@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from weft.model.addresses import Prefix
-from weft.render import ingress, published
+from weft.render import bridge_guards, ingress, published
 from weft.render import phrases as p
 from weft.render.sets import (
     ROUTED,
@@ -37,6 +37,7 @@ from weft.rows.rules import (
     Meta,
     Rule,
     Table,
+    Verdict,
 )
 
 DROPS: Mapping[str, str] = {
@@ -46,20 +47,24 @@ DROPS: Mapping[str, str] = {
     "options": "IPv4 options or an IPv6 routing header",
     "redirects": "ICMP redirects",
     "advertisements": "router advertisements and solicitations",
-    "neighbours": "neighbour advertisements: nobody asks a pod for its addresses",
+    "neighbours": "neighbour advertisements; on a bridge those for what is not the pod's",
     "icmp6": "ICMPv6 of a kind that only routers send",
     "dhcp": "answers of a DHCP server",
     "fragments": "IPv6 fragments that hide what they carry",
     "malformed": "IPv6 headers that cannot be followed to their end",
     "link-local": "from a link-local address, other than ICMPv6",
     "tunnels": "tunnelled packets for the node itself",
-    "arp": "ARP: pods have a permanent neighbour and need none; of adopted ones: by another's name",
+    "arp": "ARP: pods have a permanent neighbour and need none; elsewhere by another's name",
+    "frames": "frames that are neither IP nor ARP, or bear a VLAN tag, from a container's port",
+    "bridged": "from a container's own link, which somebody has made a port of a bridge",
     "unknown": "forwarded to a pod's link, but not for its address",
     "gone": "for an address of this node's blocks that has no pod",
     "invalid": "to be masqueraded, but of no connection that could be tracked",
     "closed": "for or from a pod before the agent has programmed the node",
 }
 """Why a packet is dropped, in a sentence. Each is the name of a chain, after `drop-`."""
+
+_ELSEWHERE = frozenset(("arp", "frames", "bridged"))  # not in the inet family
 
 _FAMILIES = ((4, p.ipv4()), (6, p.ipv6()))
 _NF_ARP_IN = 0
@@ -91,12 +96,13 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     masquerade: bool = True
     strangers: tuple[str, ...] = ()
     owner: int | None = None
+    bridges: bool = True  # the kernel has rules for bridges
 
 
 def node_rows(plan: NodeRules) -> tuple[Row, ...]:
     """Rows of a working node, each after the rows it refers to."""
     outbound = (_untranslated(), _leaving(), _adopted_out(), _outbound()) if plan.masquerade else ()
-    inet, arp = tables(plan.owner)
+    inet, arp, bridge = tables(plan.owner)
     return (
         inet,
         *range_sets("pools", "blocks", "cluster"),
@@ -105,7 +111,7 @@ def node_rows(plan: NodeRules) -> tuple[Row, ...]:
         *range_elements("pools", plan.pools),
         *range_elements("blocks", plan.blocks),
         *range_elements("cluster", (*plan.pools, *plan.cluster)),
-        *(_drop(Family.INET, reason) for reason in DROPS if reason != "arp"),
+        *(_drop(Family.INET, reason) for reason in DROPS if reason not in _ELSEWHERE),
         *ingress.chains(),
         *_into_pods(),
         *published.chains(),
@@ -113,16 +119,17 @@ def node_rows(plan: NodeRules) -> tuple[Row, ...]:
         _forward(_open(plan.masquerade)),
         arp,
         *_arp(plan.strangers),
+        *((bridge, *_bridge()) if plan.bridges else ()),
     )
 
 
-def tables(owner: int | None) -> tuple[Table, Table]:
-    """Our tables, of which one who owns them must have both."""
-    inet, arp = (
+def tables(owner: int | None) -> tuple[Table, Table, Table]:
+    """Our tables, of which one who owns them must have all."""
+    inet, arp, bridge = (
         Table(family=family, name=TABLE, persist=owner is not None, owner=owner)
-        for family in (Family.INET, Family.ARP)
+        for family in (Family.INET, Family.ARP, Family.BRIDGE)
     )
-    return inet, arp
+    return inet, arp, bridge
 
 
 def closed_rows(pools: tuple[Prefix, ...], *, persist: bool = False) -> tuple[Row, ...]:
@@ -286,4 +293,22 @@ def _arp(names: tuple[str, ...]) -> tuple[Row, ...]:
                 (p.refuse("arp"),),
             ),
         ),
+    )
+
+
+def _bridge() -> tuple[Row, ...]:
+    """A table of its own: what passes from one port to another is not seen elsewhere."""
+    chains = bridge_guards.chains()
+    lead = {
+        word.chain
+        for chain in chains
+        for rule in chain.rules
+        for word in rule
+        if isinstance(word, Verdict) and word.chain is not None
+    }
+    reasons = [reason for reason in DROPS if f"drop-{reason}" in lead]
+    return (
+        *bridge_guards.sets(),
+        *(_drop(Family.BRIDGE, reason) for reason in reasons),
+        *chains,
     )

@@ -71,9 +71,9 @@ def break_glass(
 ) -> None:
     """Take weft's packet rules away in an emergency.
 
-    Removes the nftables tables `inet weft` and `arp weft`, both or neither, also where they are
-    protected; everything else stays. Needs no agent, settings, journal or store. Refuses beside a
-    living agent, which would put the rules back, unless --force ends it.
+    Removes the nftables tables `inet weft`, `arp weft` and `bridge weft`, all or none, also where
+    they are protected; everything else stays. Needs no agent, settings, journal or store. Refuses
+    beside a living agent, which would put the rules back, unless --force ends it.
 
     Pods stay attached, but unguarded: they can send under any address, and their way out is not
     translated any more. An agent that starts puts all rules back.

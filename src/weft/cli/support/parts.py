@@ -202,9 +202,11 @@ def neighbours(scene: Scene) -> Any:
 
 def rules(scene: Scene) -> Any:
     """Our tables whole; of others' base chains name, hook and policy."""
+    standing = _output("nft", "list", "tables").splitlines()
     ours = {
         family: json.loads(_output("nft", "-j", "list", "table", family, "weft"))
-        for family in ("inet", "arp")
+        for family in ("inet", "arp", "bridge")
+        if f"table {family} weft" in standing
     }
     keys = ("family", "table", "name", "type", "hook", "prio", "policy")
     listed = json.loads(_output("nft", "-j", "list", "chains"))["nftables"]

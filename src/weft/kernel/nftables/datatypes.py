@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from weft.kernel.nftables import typeof
 from weft.model.errors import Unsupported
 
 
@@ -32,19 +33,29 @@ TYPES: dict[str, DataType] = {
     "icmpv6_type": DataType(29, 1, 2),
     "ifname": DataType(41, 16, 1),
 }
+INTEGER = "integer"
+"""Plain octets; a set's user data say which (`typeof`), and how many."""
 VERDICT = "verdict"
 VERDICT_TYPE = 0xFFFFFF00  # NFT_DATA_VERDICT
 
-_WORDS = {entry.number: word for word, entry in TYPES.items()}
+_INTEGER_NUMBER = 4
+_WORDS = {entry.number: word for word, entry in TYPES.items()} | {_INTEGER_NUMBER: INTEGER}
 _BITS = 6
 
 
 def type_of(word: str) -> DataType:
     """The type that a word names. Raises Unsupported."""
+    if bits := typeof.raw_bits(word):
+        return DataType(_INTEGER_NUMBER, bits // 8, 2)
     try:
         return TYPES[word]
     except KeyError:
         raise Unsupported(f"nftables data type {word!r}: use one of {', '.join(TYPES)}") from None
+
+
+def is_type(word: str) -> bool:
+    """Whether `type_of` knows the word."""
+    return word in TYPES or typeof.raw_bits(word) > 0
 
 
 def padded(octets: int) -> int:

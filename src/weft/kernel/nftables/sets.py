@@ -10,10 +10,12 @@ import struct
 from collections.abc import Mapping
 
 from weft.kernel.netlink import NLM_F_CREATE, attribute, attributes, nest
+from weft.kernel.nftables import typeof
 from weft.kernel.nftables.datatypes import (
-    TYPES,
+    INTEGER,
     VERDICT,
     VERDICT_TYPE,
+    is_type,
     key_number,
     key_size,
     type_of,
@@ -42,7 +44,7 @@ from weft.rows.rules import Family, Set
 _SET_DESC, _SET_ID, _SET_USERDATA = 9, 10, 13
 _CONSTANT, _INTERVAL, _MAP, _CONCAT = 0x02, 0x04, 0x08, 0x80
 _KNOWN = _CONSTANT | _INTERVAL | _MAP | _CONCAT
-_UDATA_KEY_ORDER, _UDATA_DATA_ORDER, _UDATA_COMMENT = 0, 1, 7
+_UDATA_KEY_ORDER, _UDATA_DATA_ORDER, _UDATA_KEY_TYPEOF, _UDATA_COMMENT = 0, 1, 3, 7
 AND = " . "
 """Between the words of a concatenation."""
 _NATIVE = struct.Struct("=I")
@@ -87,27 +89,17 @@ def _fields(key_types: tuple[str, ...]) -> bytes:
 
 
 def _user_data(row: Set) -> bytes:
-    order = TYPES[row.key_types[0]].order if len(row.key_types) == 1 else 0
-    data = _note(_UDATA_KEY_ORDER, _NATIVE.pack(order))
+    order = type_of(row.key_types[0]).order if len(row.key_types) == 1 else 0
+    data = typeof.note(_UDATA_KEY_ORDER, _NATIVE.pack(order))
     if row.data_type is not None and row.data_type != VERDICT:
         words = row.data_type.split(AND)
-        order = TYPES[words[0]].order if len(words) == 1 else 0
-        data += _note(_UDATA_DATA_ORDER, _NATIVE.pack(order))
+        order = type_of(words[0]).order if len(words) == 1 else 0
+        data += typeof.note(_UDATA_DATA_ORDER, _NATIVE.pack(order))
+    if typeof.is_needed(row.key_types):
+        data += typeof.note(_UDATA_KEY_TYPEOF, typeof.encode(row.key_types))
     if row.comment:
-        data += _note(_UDATA_COMMENT, row.comment.encode() + b"\0")
+        data += typeof.note(_UDATA_COMMENT, row.comment.encode() + b"\0")
     return data
-
-
-def _note(kind: int, value: bytes) -> bytes:
-    return bytes((kind, len(value))) + value
-
-
-def _notes(data: bytes) -> Mapping[int, bytes]:
-    found: dict[int, bytes] = {}
-    while len(data) >= 2:
-        found[data[0]] = data[2 : 2 + data[1]]
-        data = data[2 + data[1] :]
-    return found
 
 
 def delete_set(row: Set, *, made_anew: bool = False) -> bytes:
@@ -129,10 +121,12 @@ def decode_set(body: memoryview) -> Set:
     words = words_of(read_number(values[_SET_KEY_TYPE])) if _SET_KEY_TYPE in values else ()
     if flags & ~_KNOWN:
         words += (f"flags {flags & ~_KNOWN:#x}",)
+    notes = typeof.notes(bytes(values.get(_SET_USERDATA, b"")))
+    raw = typeof.raw_words(notes.get(_UDATA_KEY_TYPEOF, b""))
+    words = tuple(raw.get(at, word) if word == INTEGER else word for at, word in enumerate(words))
     size = read_number(values[_SET_KEY_LEN]) if _SET_KEY_LEN in values else 0
-    if set(words) <= TYPES.keys() and key_size(words) != size:
+    if all(map(is_type, words)) and key_size(words) != size:
         words += (f"size {size}",)
-    notes = _notes(bytes(values.get(_SET_USERDATA, b"")))
     return Set(
         family=Family(body[0]),
         table=read_text(values[_SET_TABLE]),
@@ -154,4 +148,4 @@ def _data_type(values: Mapping[int, memoryview]) -> str:
 
 def is_known(row: Set) -> bool:
     """Elements of this set can be told apart: all of its key types are ours."""
-    return set(row.key_types) <= TYPES.keys()
+    return all(map(is_type, row.key_types))
