@@ -94,6 +94,13 @@ def test_a_place_that_lost_is_not_even_read() -> None:
     assert [str(ip) for ip in found.ips] == ["10.0.0.1"]
 
 
+def test_each_family_is_a_wish_of_its_own() -> None:
+    found = wishes("IP=10.0.0.3,fd00::3", runtimeConfig={"ips": ["fd00::1"]}, ips=["10.0.0.9"])
+    assert [str(ip) for ip in found.ips] == ["fd00::1", "10.0.0.3"]
+    error = refusal("IP=10.0.0.999", runtimeConfig={"ips": ["fd00::1"]})
+    assert cni_code(error.reason) == 4
+
+
 def test_an_empty_wish_is_none() -> None:
     found = wishes("IP=10.0.0.3", runtimeConfig={"ips": [], "mac": ""}, args={"cni": {"ips": []}})
     assert [str(ip) for ip in found.ips] == ["10.0.0.3"]

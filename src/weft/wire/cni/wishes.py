@@ -5,10 +5,10 @@ A wish may come from four places, and everywhere the same one wins:
     runtimeConfig  >  args.cni  >  CNI_ARGS  >  static configuration
 
 The first place that states a wish is taken and the later ones are not even read; an empty string or
-list states nothing. Labels are one wish a key; those of Mesos stand in a place of their own, below
-`args.cni`. Whether a wish is granted is not decided here: all
-of them are the container's own words. What weft itself knows of a container (`pod`) is never put
-into the map of user labels, so that a label cannot pose as it.
+list states nothing. Addresses are one wish a family, labels one a key; those of Mesos stand in a
+place of their own, below `args.cni`. Whether a wish is granted is not decided here: all of them are
+the container's own words. What weft itself knows of a container (`pod`) is never put into the map
+of user labels, so that a label cannot pose as it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def resolve(
     cni = convert(project(args_cni, _ARGS_CNI_SHAPE), _ArgsCni, "args.cni")
     variables = dict(args)
     listed = tuple(filter(None, variables.get("IP", "").split(",")))
-    ips = _first(
+    ips = _wished_addresses(
         ("runtimeConfig.ips", "invalid-config", runtime.ips),
         ("args.cni.ips", "invalid-config", cni.ips),
         ("CNI_ARGS IP", "invalid-environment", listed),
@@ -139,7 +139,7 @@ def resolve(
     )
     _check_annotations(runtime.annotations)
     return Wishes(
-        ips=_addresses(ips) if ips else (),
+        ips=ips,
         mac=_hardware_address(mac) if mac else "",
         pod=_pod(variables) if variables else PodRef(),
         labels=_labels(
@@ -155,14 +155,25 @@ def _first(*sources: Source[T]) -> Source[T] | None:
     return next((source for source in sources if source[2]), None)
 
 
-def _addresses(source: Source[tuple[str, ...]]) -> tuple[Address, ...]:
+def _wished_addresses(*sources: Source[tuple[str, ...]]) -> tuple[Address, ...]:
+    """Of each family those of the first place that states one: nerdctl asks for an IPv4 address in
+    CNI_ARGS and for an IPv6 address by capability."""
+    found: list[Address] = []
+    for source in sources:
+        if source[2]:
+            found += _addresses(source, {each.version for each in found})
+    return tuple(found)
+
+
+def _addresses(source: Source[tuple[str, ...]], had: set[int]) -> list[Address]:
+    """The addresses of a place but for the families in `had`, whose texts are not read."""
     place, reason, texts = source
-    if len(texts) > MAX_IPS:
+    wanted = [(n, t) for n, t in enumerate(texts) if (6 if ":" in t else 4) not in had]
+    if len(wanted) > MAX_IPS:
         raise Invalid(f"{place}: more than {MAX_IPS} addresses", field=place, reason=reason)
-    found = tuple(
-        _address(text, f"{place}[{n}]", reason) if len(texts) > 1 else _address(text, place, reason)
-        for n, text in enumerate(texts)
-    )
+    found = [
+        _address(text, f"{place}[{n}]" if len(texts) > 1 else place, reason) for n, text in wanted
+    ]
     if len(set(found)) != len(found):
         raise Invalid(f"{place}: the same address twice", field=place, reason=reason)
     return found
