@@ -7,6 +7,7 @@ sample.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +21,7 @@ from weft.model.errors import WeftError
 
 PODS = Path("/run/netns")
 PATIENCE = 10.0
+WIDTH = 16
 _LOOK_AGAIN = 0.0001
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
 """Host ports of containers, given out in turn: above the agent's own, below those that connections
@@ -187,6 +189,56 @@ class Side:
         if not done.failures and new:
             self._listener.hear(new[-1])
         return done._asdict()
+
+    def adds_beside(self, count: int, ports: int) -> list[float]:
+        """Seconds of ADDs without ports that go on in turn with ADDs that have so many, two
+        programs at a time; what has ports stays."""
+        plain: list[float] = []
+        laden: list[Container] = []
+        courses: list[execution.Course] = []
+        for _ in range(count):
+            laden.append(self._take(ports))
+            courses += [self._timed(self._take(), plain), self.network.add(laden[-1])]
+        done = execution.race(courses, 2)
+        if done.failures:
+            raise WeftError(f"{len(done.failures)} ADDs failed: {done.failures[0]}")
+        self._listener.reach(laden[-1])
+        self._detach_but(laden)
+        return plain
+
+    def adds_while(self, command: list[str], most: int) -> list[float]:
+        """Seconds of ADDs, one after the other, as long as a command runs; it must succeed. What
+        they have attached is detached again, and all that stood before stands."""
+        before = [each for each in self._used if each.result]
+        taken: list[float] = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as load:
+            while load.poll() is None:
+                if len(taken) < most:
+                    execution.follow(self._timed(self._take(), taken))
+            said = load.communicate()[0].decode(errors="replace")
+        if load.returncode != 0:
+            raise WeftError(f"{command} failed: {said[-300:]}")
+        self._detach_but(before)
+        if self._elements is not None and (left := self._elements.count() - self._standing):
+            raise WeftError(f"{left} elements too many beside {command}")
+        return taken
+
+    def _timed(self, container: Container, into: list[float]) -> execution.Course:
+        begin = time.perf_counter()
+        yield from self.network.add(container)
+        into.append(time.perf_counter() - begin)
+
+    def _detach_but(self, kept: list[Container]) -> None:
+        """DEL of all but some; what is counted as left from now on is beside these."""
+        gone = [each for each in self._used if each.result and each not in kept]
+        done = execution.race((self.network.delete(each) for each in gone), WIDTH)
+        if done.failures:
+            raise WeftError(f"{len(done.failures)} DELs failed: {done.failures[0]}")
+        for container in gone:
+            container.result = {}
+        if kept and not self._standing and self._elements is not None:
+            self._standing = self._elements.count()
+            self._first_port = self._port
 
     def detach(self, width: int) -> dict[str, Any]:
         """DEL of everything that is attached."""

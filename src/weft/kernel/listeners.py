@@ -9,6 +9,7 @@ its descriptors. For the node's own namespace, in which the agent runs.
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import os
 import socket
@@ -70,6 +71,7 @@ def hold(protocol: int, address: str, port: int) -> socket.socket | None:
     return held
 
 
+@functools.cache  # each look into /proc/sys costs the more the more namespaces the node has
 def _has_ipv6() -> bool:
     return os.path.exists("/proc/sys/net/ipv6")
 
