@@ -13,6 +13,7 @@ enum verb { ADD, DEL, CHECK, STATUS, GC, VERSION, UNKNOWN };
 struct call {
     enum verb verb;
     const char *program;
+    bool hook; /* a hook of an OCI runtime: words on standard error, nothing on standard output */
     unsigned char input[MAX_STDIN];
     size_t input_length;
     struct request request;
@@ -23,6 +24,9 @@ struct call {
 };
 
 extern struct call call;
+
+/* Hands `input` over to the agent and prints its answer; the exit status. */
+int hand_over(void);
 
 /* Prints an error in the caller's version, as far as standard input tells it; exit status 1. */
 int refuse(int code, const char *reason, const char *message);

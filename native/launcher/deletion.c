@@ -9,29 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool is_identifier(const unsigned char *text, size_t length)
-{
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = text[i];
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        if (!letter && (i == 0 || (c != '_' && c != '.' && c != '-')))
-            return false;
-    }
-    return length > 0;
-}
-
-/* What the kernel and the agent take as an interface's name; "all" and "default" are directories
- * of sysctls and "lo" is every namespace's own. */
-static bool is_link_name(const char *name)
-{
-    static const char *const taken[] = {".", "..", "lo", "all", "default"};
-
-    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
-        if (strcmp(name, taken[i]) == 0)
-            return false;
-    return strlen(name) <= 15 && strpbrk(name, "/:% \t\n\v\f\r") == NULL;
-}
-
 /* Derives which attachment a DEL is about. 0: done; else the exit status of a refusal. */
 static int identify_attachment(void)
 {

@@ -122,3 +122,24 @@ void identify(const unsigned char *network, size_t network_length, const char *c
     }
     out->link[LINK_NAME] = '\0';
 }
+
+bool is_identifier(const unsigned char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = text[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!letter && (i == 0 || (c != '_' && c != '.' && c != '-')))
+            return false;
+    }
+    return length > 0;
+}
+
+bool is_link_name(const char *name)
+{
+    static const char *const taken[] = {".", "..", "lo", "all", "default"};
+
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (strcmp(name, taken[i]) == 0)
+            return false;
+    return strlen(name) <= 15 && strpbrk(name, "/:% \t\n\v\f\r") == NULL;
+}

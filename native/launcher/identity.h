@@ -7,6 +7,7 @@
 #ifndef WEFT_IDENTITY_H
 #define WEFT_IDENTITY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define DIGEST_BYTES 32
@@ -21,5 +22,12 @@ struct identity {
 
 void identify(const unsigned char *network, size_t network_length, const char *container,
               const char *ifname, struct identity *out);
+
+/* Whether CNI takes it as a container's id or a network's name. */
+bool is_identifier(const unsigned char *text, size_t length);
+
+/* What the kernel and the agent take as an interface's name; "all" and "default" are directories
+ * of sysctls and "lo" is every namespace's own. */
+bool is_link_name(const char *name);
 
 #endif

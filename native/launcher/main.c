@@ -1,4 +1,4 @@
-/* The program that a container runtime executes as its CNI plugin.
+/* The program that a container runtime executes as its CNI plugin, and an OCI runtime as a hook.
  *
  * It takes environment and standard input, hands them to the resident agent over a unix socket,
  * prints the agent's answer and exits 0 or 1. What must work without an agent is done here:
@@ -7,6 +7,7 @@
  * Static, without heap, PATH, HOME or locale. Bounds and limits: protocol.h.
  */
 #include "call.h"
+#include "hook.h"
 #include "report.h"
 #include "run.h"
 #include "stream.h"
@@ -44,12 +45,18 @@ static const char *program_name(const char *path)
 
 int refuse(int code, const char *reason, const char *message)
 {
+    if (call.hook) {
+        tell(message, "");
+        return 1;
+    }
     scan(call.input, call.input_length, &call.configuration);
     return report_error(version_of(&call.configuration), code, reason, message);
 }
 
 int print_answer(void)
 {
+    if (call.hook)
+        return tell_answer(&call.answer);
     if (!write_all(1, call.answer.output, call.answer.length, now() + STDOUT_LIMIT))
         return 1;
     return call.answer.status == 0 ? 0 : 1;
@@ -110,7 +117,7 @@ static int without_answer(enum outcome outcome, int limit, int why)
     return refuse(code, "agent-absent", call.message);
 }
 
-static int hand_over(void)
+int hand_over(void)
 {
     int limit = answer_limit();
     int64_t deadline;
@@ -156,6 +163,8 @@ int main(int count, char **arguments)
         return 1;
     signal(SIGPIPE, SIG_IGN);
     call.program = program_name(count > 0 ? arguments[0] : NULL);
+    if (count > 1 && strcmp(arguments[1], HOOK_WORD) == 0)
+        return run_hook(count - 2, arguments + 2);
     if (word == NULL)
         return introduce(count == 2 ? arguments[1] : NULL);
     call.verb = verb_of(word);

@@ -15,6 +15,13 @@
 #define WEFT_VERSION "0.0.0"
 #endif
 
+/* Where runtimes that know CNI, and `weft install`, keep networks. */
+#ifndef WEFT_CONF_DIR
+#define WEFT_CONF_DIR "/etc/cni/net.d"
+#endif
+#define DEFAULT_NETWORK "weft"
+#define DEFAULT_IFNAME "eth0"
+
 #define FRAME_MAGIC "WFT1"
 #define FRAME_VERSION 1
 #define FRAME_HEADER 12

@@ -95,3 +95,42 @@ void note(const char *message)
     put_text(&out, "\n");
     write_all(2, bytes, out.used, now() + 100);
 }
+
+/* As much of a text as leaves `spare` bytes free; what would move a terminal's cursor is a blank. */
+static void put_words(struct buffer *out, const char *text, size_t spare)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    const unsigned char *end = at + strlen(text);
+
+    while (at < end) {
+        size_t length = utf8_length(at, end);
+
+        if (out->used + 4 + spare > out->size) {
+            put_text(out, "...");
+            return;
+        }
+        if (length == 0 || *at < 0x20 || *at == 0x7F) {
+            put_text(out, length == 0 ? "?" : " ");
+            at++;
+            continue;
+        }
+        put_bytes(out, at, length);
+        at += length;
+    }
+}
+
+void tell(const char *message, const char *details)
+{
+    unsigned char bytes[4096];
+    struct buffer out = {.data = bytes, .size = sizeof bytes};
+
+    put_text(&out, "weft: ");
+    put_words(&out, message, 1024);
+    if (*details != '\0') {
+        put_text(&out, " (");
+        put_words(&out, details, 8);
+        put_text(&out, ")");
+    }
+    put_text(&out, "\n");
+    write_all(2, bytes, out.used, now() + 100);
+}

@@ -23,4 +23,7 @@ int report(const char *line);
 /* One line on standard error, for the runtime's log. */
 void note(const char *message);
 
+/* The same of any length, cut where that is too much; `details`, unless empty, in brackets. */
+void tell(const char *message, const char *details);
+
 #endif

@@ -183,26 +183,14 @@ static bool number(struct cursor *in)
     return true;
 }
 
-/* A value that is neither object nor array, kept in `keep` when that is asked for. */
-static bool scalar(struct cursor *in, struct text *keep, unsigned char *bytes)
+/* A value that is neither object nor array. */
+static bool scalar(struct cursor *in)
 {
-    struct sink into = {.bytes = keep != NULL ? bytes : NULL, .size = MAX_STDIN};
+    struct sink nowhere = {0};
 
-    if (peek(in) == '"') {
-        if (!string(in, &into))
-            return false;
-        if (keep != NULL)
-            *keep = (struct text){.presence = TEXT, .length = into.length};
-        return true;
-    }
-    if (take(in, "null")) {
-        if (keep != NULL)
-            *keep = (struct text){.presence = ABSENT};
-        return true;
-    }
-    if (keep != NULL)
-        *keep = (struct text){.presence = NOT_TEXT};
-    return take(in, "true") || take(in, "false") || number(in);
+    if (peek(in) == '"')
+        return string(in, &nowhere);
+    return take(in, "null") || take(in, "true") || take(in, "false") || number(in);
 }
 
 static bool same_letters(const unsigned char *bytes, size_t length, const char *lower)
@@ -219,9 +207,9 @@ static bool same_letters(const unsigned char *bytes, size_t length, const char *
     return true;
 }
 
-/* A key and its colon; points `keep` and `bytes` at the place for the value of a wanted key. */
-static bool member(struct cursor *in, unsigned depth, struct configuration *found,
-                   struct text **keep, unsigned char **bytes)
+/* A key and its colon; points `keep` at the member that wants its value. */
+static bool key_of(struct cursor *in, unsigned depth, struct member *wanted, size_t count,
+                   struct member **keep)
 {
     unsigned char key[16];
     struct sink into = {.bytes = key, .size = sizeof key};
@@ -235,44 +223,53 @@ static bool member(struct cursor *in, unsigned depth, struct configuration *foun
     *keep = NULL;
     if (depth != 1 || into.cut)
         return true;
-    if (same_letters(key, into.length, "name")) {
-        *keep = &found->name;
-        *bytes = found->name_bytes;
-    } else if (same_letters(key, into.length, "cniversion")) {
-        *keep = &found->version;
-        *bytes = found->version_bytes;
-    }
+    for (size_t i = 0; i < count; i++)
+        if (same_letters(key, into.length, wanted[i].key))
+            *keep = &wanted[i];
     return true;
 }
 
-bool scan(const unsigned char *data, size_t length, struct configuration *found)
+static void found(struct member *keep, const unsigned char *from, size_t length)
+{
+    if (keep == NULL)
+        return;
+    keep->from = from;
+    keep->length = length;
+}
+
+bool scan_members(const unsigned char *data, size_t length, struct member *wanted, size_t count)
 {
     struct cursor in = {.at = data, .end = data + length};
-    struct text *keep = NULL;
-    unsigned char *bytes = NULL;
+    struct member *keep = NULL, *open = NULL; /* whose value comes next; whose is being read */
     uint64_t objects = 0; /* bit n: what is open at level n is an object, not an array */
     unsigned depth = 0;
 
-    found->name = found->version = (struct text){.presence = ABSENT};
+    for (size_t i = 0; i < count; i++)
+        found(&wanted[i], NULL, 0);
     skip_space(&in);
     if (peek(&in) != '{')
         return false;
     for (;;) {
         bool opened = false;
+        const unsigned char *from;
         int c;
 
         skip_space(&in);
+        from = in.at;
         c = peek(&in);
         if (c == '{' || c == '[') {
+            found(keep, from, 0);
             if (keep != NULL)
-                *keep = (struct text){.presence = NOT_TEXT};
+                open = keep;
             if (depth == MAX_DEPTH)
                 return false;
             objects = (objects & ~(1ULL << depth)) | (uint64_t)(c == '{') << depth;
             depth++;
             in.at++;
             opened = true;
-        } else if (!scalar(&in, keep, bytes)) {
+        } else if (scalar(&in)) {
+            found(keep, from, (size_t)(in.at - from));
+        } else {
             return false;
         }
         keep = NULL;
@@ -284,18 +281,81 @@ bool scan(const unsigned char *data, size_t length, struct configuration *found)
             if (c == (object ? '}' : ']')) {
                 in.at++;
                 opened = false;
-                if (--depth > 0)
+                if (--depth > 0) {
+                    if (depth == 1 && open != NULL) {
+                        open->length = (size_t)(in.at - open->from);
+                        open = NULL;
+                    }
                     continue;
+                }
                 skip_space(&in);
                 return in.at == in.end;
             }
             if (!opened && !take(&in, ","))
                 return false;
-            if (object && !member(&in, depth, found, &keep, &bytes))
+            if (object && !key_of(&in, depth, wanted, count, &keep))
                 return false;
             break;
         }
     }
+}
+
+struct text text_of(const struct member *member, unsigned char *bytes, size_t size)
+{
+    struct cursor in = {.at = member->from, .end = member->from + member->length};
+    struct sink into = {.bytes = bytes, .size = size};
+
+    if (member->from == NULL || (member->length == 4 && memcmp(member->from, "null", 4) == 0))
+        return (struct text){.presence = ABSENT};
+    if (!string(&in, &into) || into.cut)
+        return (struct text){.presence = NOT_TEXT};
+    return (struct text){.presence = TEXT, .length = into.length};
+}
+
+bool string_of(const struct member *member, char *string, size_t size)
+{
+    struct text text = text_of(member, (unsigned char *)string, size - 1);
+
+    string[text.length] = '\0';
+    return text.presence == TEXT && strlen(string) == text.length;
+}
+
+bool cut_element(const unsigned char **at, const unsigned char *end, struct member *element)
+{
+    bool quoted = false;
+    unsigned depth = 0;
+
+    while (*at < end && memchr(" \t\n\r,", **at, 5) != NULL)
+        (*at)++;
+    if (*at >= end)
+        return false;
+    element->from = *at;
+    for (; *at < end; (*at)++) {
+        unsigned char c = **at;
+
+        if (quoted && c == '\\')
+            (*at)++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted && (c == '{' || c == '['))
+            depth++;
+        else if (!quoted && (c == '}' || c == ']'))
+            depth--;
+        else if (!quoted && c == ',' && depth == 0)
+            break;
+    }
+    element->length = (size_t)(*at - element->from);
+    return true;
+}
+
+bool scan(const unsigned char *data, size_t length, struct configuration *to)
+{
+    struct member members[] = {{.key = "name"}, {.key = "cniversion"}};
+    bool whole = scan_members(data, length, members, 2);
+
+    to->name = text_of(&members[0], to->name_bytes, sizeof to->name_bytes);
+    to->version = text_of(&members[1], to->version_bytes, sizeof to->version_bytes);
+    return whole;
 }
 
 const char *version_of(const struct configuration *found)

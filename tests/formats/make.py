@@ -71,6 +71,7 @@ def held(number: int = JOURNAL_FORMAT) -> Attachment:
         pod=PodRef(namespace="blue", name="web", uid="u-1"),
         labels={"app": "web"},
         version="1.1.0",
+        hooked=number > 2,
         ports=PORTS if number > 2 else (),
         bandwidth=Bandwidth(ingress_rate=8_000_000) if number > 2 else Bandwidth(),
         adopted=Adopted(index=7, group=3, localnet="1") if number > 2 else None,

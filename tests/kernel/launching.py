@@ -72,8 +72,15 @@ class Launcher:
         native = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(native)
         native.compile_launcher(
-            self.program, run_dir=str(self.run_dir), sanitize=sanitize, defines=SHORT
+            self.program,
+            run_dir=str(self.run_dir),
+            sanitize=sanitize,
+            defines={**SHORT, "WEFT_CONF_DIR": f'"{self.networks}"'},
         )
+
+    @property
+    def networks(self) -> Path:
+        return self.home / "net.d"
 
     @property
     def queue(self) -> Path:
@@ -84,8 +91,9 @@ class Launcher:
         return self.run_dir / "agent.sock"
 
     def clear(self) -> None:
-        shutil.rmtree(self.run_dir, ignore_errors=True)
-        self.run_dir.mkdir(mode=0o700)
+        for place in (self.run_dir, self.networks):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(mode=0o700)
 
     def remove(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
@@ -102,6 +110,21 @@ class Launcher:
         done = subprocess.run(
             ["unshare", "--net", "--", *before, "env", "-i", *_assignments(words), self.program],
             input=stdin,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    def hook(self, state: bytes, *options: str, env: Mapping[str, str] | None = None) -> Run:
+        """Executes it as an OCI runtime executes a hook."""
+        done = subprocess.run(
+            [
+                *("unshare", "--net", "--", "env", "-i"),
+                *_assignments(env or {}),
+                *(self.program, "oci-hook", *options),
+            ],
+            input=state,
             capture_output=True,
             timeout=20,
             check=False,

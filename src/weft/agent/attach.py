@@ -189,6 +189,7 @@ class Attacher:
             created=time.time(),
             begun_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
             version=request.spec_version,
+            hooked=request.hooked,
         )
 
     def _described_adopted(self, request: Request, netns: int, assigned: Addressed) -> Attachment:

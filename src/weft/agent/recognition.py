@@ -214,6 +214,7 @@ class Recognition:
             masquerade=record.masquerade,
             via4=record.via4,
             via6=record.via6,
+            hooked=record.hooked,
             ranges6=self._addresses.ranges6() if record.via4 else (),
             ports=mappings_of(self._published(), [packed(text) for text in record.addresses]),
             bandwidth=limits_of(record.key, link.name, link.mtu, self._limited()),

@@ -25,6 +25,7 @@ from weft.agent.adoption import Adopter
 from weft.agent.api import Api
 from weft.agent.attach import STEPS, Attacher
 from weft.agent.check import Checker
+from weft.agent.departed import Departed
 from weft.agent.detach import Detacher
 from weft.agent.events import Log
 from weft.agent.firewalls import Firewalls
@@ -183,6 +184,8 @@ class Service:
         await self._publish()
         self.watcher.refreshed = self._host_changed
         self.watcher.renamed = self.adopter.renamed
+        self.departed = Departed(self._ground(), self.detacher)
+        self.watcher.ended = self.departed.ended
         self.watcher.start()
         self.firewalls.start()
         self.addresses.watch()
@@ -261,6 +264,7 @@ class Service:
                         pause, again = 1, 0
                 if whole:
                     await self.importing.sweep()
+                await self.departed.look(whole=whole)
                 await thrift.look()
             except (OSError, WeftError) as error:  # /run is full or gone: the next may find it well
                 self.log.event("error", "HouseNotKept", "node", str(error))

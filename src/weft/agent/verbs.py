@@ -212,7 +212,7 @@ class Verbs:
             session.close()
 
 
-_FREE = ("CNI_ARGS", "args.cni", "runtimeConfig", "labels", "ipam")
+_FREE = ("CNI_ARGS", "annotation", "args.cni", "runtimeConfig", "labels", "ipam")
 """Fields in which people put what they like: tokens, too."""
 
 

@@ -123,6 +123,8 @@ class Watcher:
         self.refreshed: Callable[[], Awaitable[None]] = _nothing
         self.renamed: Callable[[str, str], None] = lambda link, name: None
         """Told of an adopted link that it is called otherwise now."""
+        self.ended: Callable[[str], None] = lambda link: None
+        """Told of a link that went with its container."""
         self.overflows = 0
 
     # -- figures
@@ -417,7 +419,9 @@ class Watcher:
     def _tell_deleted(self, heard: Heard) -> None:
         for link, how in heard.deleted.items():
             owner = self._links.owner(link)
-            if owner is not None and how:
+            if not how:
+                self.ended(link)
+            elif owner is not None:
                 self._log.event("error", "LinkLost", owner, f"{link} was {how}; {_LINK_LOST}")
 
     async def _examine(self, doubt: Doubt, *, first: bool = True) -> frozenset[str]:

@@ -46,6 +46,10 @@ _LOADED_LATE = {
         "weft.cli.break_glass.command",
         "Take weft's packet rules away in an emergency.",
     ),
+    "oci-hook": (
+        "weft.cli.oci_hook",
+        "Print what makes runc, crun and other OCI runtimes call weft.",
+    ),
     "support": (
         "weft.cli.support.command",
         "Collect what a bug report needs into one archive, without secrets.",

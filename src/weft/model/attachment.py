@@ -145,6 +145,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ports: tuple[PortMapping, ...] = ()  # what the node publishes for it
     bandwidth: Bandwidth = Bandwidth()
     adopted: Adopted | None = None  # None: the link is ours
+    hooked: bool = False  # made for the hook of an OCI runtime, whose DEL may never come
     heard: bool = True  # False: the agent ended before it answered, so its runtime may not know
     former: Former | None = None
     """Of an imported one: nothing in the kernel is ours, only its addresses and ports are known.
@@ -165,9 +166,9 @@ def link_alias(attachment: Attachment) -> str:
 
     `weft:1 NETWORK CONTAINER IFNAME MAC FLAGS ADDRESS[,ADDRESS] [NAMESPACE/POD]`
 
-    FLAGS: `m` masqueraded, `4` and `6` default routes, `-` none. The pod's name is left out where
-    it does not fit; labels are not kept here, a rebuilt journal learns them from the store. On an
-    adopted link it begins with `weft+1`.
+    FLAGS: `m` masqueraded, `4` and `6` default routes, `h` for an OCI hook, `-` none. The pod's
+    name is left out where it does not fit; labels are not kept here, a rebuilt journal learns them
+    from the store. On an adopted link it begins with `weft+1`.
     """
     key = attachment.key
     flags = "".join(
@@ -176,6 +177,7 @@ def link_alias(attachment: Attachment) -> str:
             ("m", attachment.masquerade),
             ("4", attachment.via4),
             ("6", attachment.via6),
+            ("h", attachment.hooked),
         )
         if on
     )
@@ -216,6 +218,7 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
     via4: bool
     via6: bool
     pod: PodRef
+    hooked: bool = False
 
 
 def read_alias(alias: str) -> AliasRecord | None:
@@ -247,5 +250,6 @@ def _read_record(alias: str, start: str) -> AliasRecord | None:
         masquerade="m" in flags,
         via4="4" in flags,
         via6="6" in flags,
+        hooked="h" in flags,
         pod=PodRef(namespace=namespace, name=name),
     )

@@ -13,8 +13,8 @@ import msgspec
 
 from weft.model.attachment import AttachmentKey
 from weft.model.errors import Invalid
-from weft.wire.cni import config, wishes
-from weft.wire.cni.config import Conf, ValidAttachments
+from weft.wire.cni import annotated, config, wishes
+from weft.wire.cni.config import Conf, PluginDocument, ValidAttachments
 from weft.wire.cni.document import JsonObject, convert, project, shape, undecodable
 from weft.wire.cni.environment import Args, Environment, check_key_fits, read_environment
 from weft.wire.cni.result import MAX_ENTRIES, Result, Unreadable
@@ -45,6 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     adopts: bool = False  # `prev_result` has the interface already: another plugin made it
     valid_attachments: ValidAttachments | None = None
     wishes: Wishes = Wishes()
+    hooked: bool = False  # an OCI runtime's hook asks, which may never come back to DEL
 
     @property
     def key(self) -> AttachmentKey:
@@ -102,6 +103,8 @@ def _attach(environment: Environment, obj: JsonObject, network: str, version: st
     check_key_fits(network, environment.container_id, environment.ifname)
     document, conf = config.read_plugin(obj)
     args_cni = config.args_cni(document)
+    said = annotated.runtime_config(document.runtime_config, network)
+    runtime_config = document.runtime_config if said is None else said
     previous = document.prev_result
     if previous is None and environment.command is Command.CHECK:
         raise config.invalid("required prevResult missing", "prevResult")
@@ -121,14 +124,26 @@ def _attach(environment: Environment, obj: JsonObject, network: str, version: st
         args=environment.args,
         path=environment.path,
         conf=conf,
-        runtime_config=document.runtime_config,
+        runtime_config=runtime_config,
         args_cni=args_cni,
         prev_result=result,
         adopts=adopts,
-        wishes=wishes.resolve(
-            document.runtime_config, args_cni, environment.args, conf, document.args
-        ),
+        wishes=_wishes(runtime_config, document, environment.args, conf, said is not None),
+        hooked=said is not None,
     )
+
+
+def _wishes(
+    runtime_config: Mapping[str, object],
+    document: PluginDocument,
+    args: Args,
+    conf: Conf,
+    hooked: bool,
+) -> Wishes:
+    try:
+        return wishes.resolve(runtime_config, config.args_cni(document), args, conf, document.args)
+    except Invalid as error:
+        raise annotated.renamed(error) if hooked else error from None
 
 
 def _prev_result_of_del(obj: JsonObject, version: str) -> Result | Unreadable | None:
