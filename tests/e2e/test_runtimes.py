@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from images import write_image
 from machines import Machine, machine
+from test_host_ports import reach
 
+import former
 from cri import TCP, Runtime
 from weft.cni.install import DEFAULT_CONFLIST
 
@@ -232,6 +234,43 @@ def test_container_of_podman_has_two_networks_and_published_ports(box: Box, tmp_
     assert "/32 scope global eth0" in alone and "eth1" not in alone
     assert box.links() == before
     box.path(f"{NETWORKS}/20-second.conflist").unlink()
+
+
+def test_sandbox_of_the_bridge_moves_and_ends_by_the_del_that_containerd_asks_of_weft(
+    box: Box,
+) -> None:
+    cri = Runtime(str(box.path("/run/containerd/containerd.sock")))
+    box.write(f"{NETWORKS}/04-before.conflist", former.conflist().decode())
+    sandbox = cri.run_sandbox("old", ports=((TCP, 80, 8082),), logs="/run/pods/old")
+    _, addresses = cri.addresses(sandbox)
+    assert all(each.startswith(("10.22.", "fd22:")) for each in addresses)
+    assert "`weft import`" in box.good(WEFT, "install", "--take-over")
+    assert "8082" in box.good(WEFT, "import")
+    (attached,) = box.attachments()
+    assert attached["status"]["state"] == "imported"
+    assert sorted(attached["status"]["addresses"]) == sorted(addresses)
+    assert attached["spec"]["pod"] == "default/old"
+    young = cri.run_sandbox("young", logs="/run/pods/young")
+    _, others = cri.addresses(young)
+    # /var/run is a link to the /run of whoever follows it
+    places = {
+        each["spec"]["container"]: box.path(each["spec"]["sandbox"].removeprefix("/var"))
+        for each in box.attachments()
+    }
+    here, there = places[sandbox], places[young]
+    for address in addresses:
+        assert reach(there, address, 80, here, 80).answered
+    for address in others:
+        assert reach(here, address, 80, there, 80).answered
+    for each in (sandbox, young):
+        cri.stop(each)
+        cri.remove(each)
+    assert box.attachments() == []
+    assert "old" not in box.good(WEFT, "get", "ports")
+    assert "8082" not in box.good("iptables-save", "-t", "nat")
+    assert list(box.path(f"{former.NETWORKS}/former").glob("1*")) == []
+    assert [each.name for each in box.path(former.RESULTS).glob("former-*")] == []
+    box.good("rm", f"{NETWORKS}/04-before.conflist.before-weft")
 
 
 def test_uninstall_waits_for_the_last_container_and_puts_the_other_network_back(box: Box) -> None:

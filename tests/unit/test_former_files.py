@@ -120,6 +120,11 @@ def test_a_cache_says_everything_that_is_needed() -> None:
     assert [str(each) for each in found.mappings] == [":8080->80/tcp"]
 
 
+def test_the_namespace_is_the_results_where_libcni_wrote_none() -> None:
+    assert read_cache(cache()).place == "/nowhere/netns"
+    assert read_cache(cache(netns="")).place == "/run/netns/x"
+
+
 def test_plugins_are_asked_as_libcni_would() -> None:
     """SPEC section 3: in reverse order, with the capabilities that each declares and the result."""
     asked = requests(read_cache(cache()))

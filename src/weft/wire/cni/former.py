@@ -97,6 +97,13 @@ class Cached(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def place(self) -> str:
+        """The path of the container's namespace, "" where none is on record; libcni writes it
+        itself only since 1.3, but plugins name it in their result."""
+        named = (each.sandbox for each in self.result.interfaces)
+        return next((path for path in (self.netns, *named) if path.startswith("/")), "")
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """The container's addresses, without their lengths; no loopback, no link-local ones."""
         inside = self.result.interfaces
