@@ -262,3 +262,21 @@ def test_hand_made_frames_have_checksums_that_the_kernel_accepts(cable: tuple[Pa
             mouth.say(frame)
             # nobody listens there: the kernel's "port unreachable" quotes what it accepted
             assert ear.hears(mark) is not None, goal
+
+
+def test_what_a_killed_kit_left_is_buried_and_a_living_ones_is_not() -> None:
+    top = private.unified_mount()
+    if top is None:
+        pytest.skip("cgroup version 2 is not mounted")
+    group = f"weft-bury-{os.getpid()}"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = (f"weft-x-{dead.pid}-node", f"weft-x-{os.getpid()}-node", "weft-x-y-node")
+    for name in names:
+        (top / group / name).mkdir(parents=True)
+    try:
+        nodes.bury("weft-x", group)
+        assert sorted(path.name for path in (top / group).glob("weft-*")) == sorted(names[1:])
+    finally:
+        for path in (*(top / group).glob("weft-*"), top / group):
+            path.rmdir()

@@ -264,6 +264,16 @@ def sweep(pattern: str, group: str = GROUP) -> None:
             _clear_cgroup(str(left))
 
 
+def bury(prefix: str, group: str = GROUP) -> None:
+    """Sweep the nodes named `PREFIX-PID-...` whose process is dead: what a kit that was killed
+    leaves are cgroups, everything else of it ends by itself."""
+    top = private.unified_mount()
+    for left in (top / group).glob(f"{prefix}-*-*") if top is not None else ():
+        pid = left.name.removeprefix(f"{prefix}-").partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            sweep(re.escape(left.name), group)
+
+
 def running(pattern: str) -> list[Node]:
     """The holders whose name matches the pattern entirely, whoever made them."""
     found = []

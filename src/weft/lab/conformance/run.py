@@ -8,7 +8,6 @@ what it was before the group: that is the `leaks` group.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from weft.lab import calls, libc, nodes, private, snapshot, wiring
+from weft.lab import calls, libc, nodes, snapshot, wiring
 from weft.lab.conformance.case import Case, Failed, Finding, NotApplicable
 from weft.lab.conformance.groups import GROUPS
 from weft.lab.conformance.station import Sizes, Station
@@ -74,20 +73,13 @@ def conduct(plan: Plan) -> Report:
             f"there is no group {', '.join(sorted(unknown))}; groups: {', '.join(GROUPS)}",
             field="only",
         )
+    nodes.bury("weft-kit")
     reports = [_on_a_new_node(plan, name) for name in GROUPS if not plan.only or name in plan.only]
     return msgspec.structs.replace(
         reports[0],
         findings=tuple(finding for report in reports for finding in report.findings),
         calls=sum(report.calls for report in reports),
     )
-
-
-def _bury() -> None:
-    """Remove the cgroups of kits that were killed; everything else of theirs ends by itself."""
-    top = private.unified_mount()
-    for left in (top / nodes.GROUP).glob("weft-kit-*-*") if top is not None else ():
-        if not Path("/proc", left.name.split("-")[2]).exists():
-            nodes.sweep(re.escape(left.name))
 
 
 def _on_a_new_node(plan: Plan, group: str) -> Report:

@@ -188,6 +188,7 @@ def _own_address(scene: Scene, name: str) -> Scene:
 @contextmanager
 def stage(plan: Plan) -> Iterator[tuple[Node, str]]:
     """A node for a plan with what it needs running, and the path of a namespace beyond it."""
+    nodes.bury("weft-replay")
     prefix = f"weft-replay-{os.getpid()}"
     keep = [plan.plugins] if plan.plugins.startswith(_HIDDEN) else []
     wires = wiring.lay(prefix, tied=True)
