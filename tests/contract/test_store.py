@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
+import functools
+import itertools
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weft.lab.etcd import Etcd
 from weft.model.errors import Conflict, Invalid, NotReady
-from weft.store.contract import ABSENT, ANY, Change, Event, Expect, Store, Watch
+from weft.store.contract import ABSENT, ANY, MAX_CHANGES, Change, Event, Expect, Store, Watch
+from weft.store.etcd.store import EtcdStore
 from weft.store.memory import MemoryStore
 from weft.store.sqlite import SqliteStore
 
@@ -35,7 +41,33 @@ def _sqlite() -> Iterator[Maker]:
         yield lambda *, history=1000, queue=100: SqliteStore(path, history=history, queue=queue)
 
 
-STORES = {"memory": _memory, "sqlite": _sqlite}
+_count = itertools.count()
+
+
+@functools.cache
+def _shared() -> Etcd:
+    """One etcd for all of these tests, ended with the process that runs them."""
+    exits = contextlib.ExitStack()
+    directory = exits.enter_context(tempfile.TemporaryDirectory())
+    atexit.register(exits.close)
+    return exits.enter_context(Etcd(Path(directory)))
+
+
+@contextmanager
+def _etcd() -> Iterator[Maker]:
+    """A part of that etcd which nobody has used."""
+    server, prefix = _shared(), f"/test-{next(_count)}"
+    yield lambda *, history=1000, queue=100: EtcdStore(server.access(), prefix=prefix, queue=queue)
+
+
+async def forget_history(store: Store, keep: int) -> None:
+    """An etcd forgets when it is told to; the others keep what they were made with."""
+    if isinstance(store, EtcdStore):
+        last = (await store.list("/")).revision
+        await asyncio.to_thread(_shared().ctl, "compact", str(last - keep))
+
+
+STORES = {"memory": _memory, "sqlite": _sqlite, "etcd": _etcd}
 every_store = pytest.mark.parametrize("kind", STORES)
 
 
@@ -69,16 +101,15 @@ async def take(watch: Watch, count: int) -> list[Event]:
     return [await asyncio.wait_for(anext(watch), 5) for _ in range(count)]
 
 
-async def next_queued(watch: Watch) -> Event | None:
-    """The next event if one is queued: a watcher answers then without waiting for anybody."""
-    waiting = asyncio.ensure_future(anext(watch))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    if waiting.done():
-        return waiting.result()
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    return None
+async def now(store: Store) -> int:
+    """The revision before anything of the test."""
+    return (await store.list("/")).revision
+
+
+async def nothing_queued(store: Store, watch: Watch, under: str = "/") -> bool:
+    """Whether the next that a watch gives is something that is written only now."""
+    revision = await put(store, f"{under}mark", b"")
+    return (await take(watch, 1))[0].revision == revision
 
 
 @every_store
@@ -86,7 +117,8 @@ def test_a_key_that_was_never_written_is_absent(kind: str) -> None:
     async def story(store: Store) -> None:
         assert await store.get("/a/b") is None
         listing = await store.list("/")
-        assert (listing.items, listing.revision) == ((), 0)
+        assert listing.items == ()
+        assert listing.revision == await now(store)
 
     run(kind, story)
 
@@ -106,11 +138,12 @@ def test_a_value_comes_back_with_the_revision_that_wrote_it(kind: str) -> None:
 @every_store
 def test_listing_takes_a_prefix_and_sorts_by_key(kind: str) -> None:
     async def story(store: Store) -> None:
+        before = await now(store)
         for key in ("/pods/b/x", "/pods/a/y", "/podsX/z", "/nodes/n", "/pods/a/\u00e9"):
             await put(store, key, key.encode())
         listing = await store.list("/pods/")
         assert [each.key for each in listing.items] == ["/pods/a/y", "/pods/a/\u00e9", "/pods/b/x"]
-        assert listing.revision == 5
+        assert listing.revision == before + 5
         assert [each.key for each in (await store.list("/pods/a/")).items] == [
             "/pods/a/y",
             "/pods/a/\u00e9",
@@ -147,7 +180,7 @@ def test_absent_is_refused_once_the_key_exists(kind: str) -> None:
 @every_store
 def test_a_commit_of_several_keys_is_all_or_nothing(kind: str) -> None:
     async def story(store: Store) -> None:
-        await put(store, "/a/taken", b"x")
+        taken = await put(store, "/a/taken", b"x")
         with pytest.raises(Conflict, match="/a/taken"):
             await store.commit(
                 [
@@ -157,7 +190,7 @@ def test_a_commit_of_several_keys_is_all_or_nothing(kind: str) -> None:
             )
         assert await store.get("/a/new") is None
         listing = await store.list("/")
-        assert (len(listing.items), listing.revision) == (1, 1)
+        assert (len(listing.items), listing.revision) == (1, taken)
 
     run(kind, story)
 
@@ -165,7 +198,7 @@ def test_a_commit_of_several_keys_is_all_or_nothing(kind: str) -> None:
 @every_store
 def test_keys_of_one_commit_share_its_revision(kind: str) -> None:
     async def story(store: Store) -> None:
-        watch = store.watch("/", 0)
+        watch = store.watch("/", await now(store))
         revision = await store.commit(
             [Change(key="/a/1", value=b"1"), Change(key="/a/2", value=b"2")]
         )
@@ -182,11 +215,11 @@ def test_keys_of_one_commit_share_its_revision(kind: str) -> None:
 @every_store
 def test_deleting_what_is_not_there_changes_nothing(kind: str) -> None:
     async def story(store: Store) -> None:
-        await put(store, "/a/b", b"x")
-        watch = store.watch("/", 1)
-        assert await drop(store, "/a/none") == 1
-        assert await next_queued(watch) is None
-        assert await drop(store, "/a/b", 1) == 2
+        written = await put(store, "/a/b", b"x")
+        watch = store.watch("/", written)
+        assert await drop(store, "/a/none") == written
+        assert await nothing_queued(store, watch)
+        assert await drop(store, "/a/b", written) == written + 2
         assert await store.get("/a/b") is None
 
     run(kind, story)
@@ -195,16 +228,20 @@ def test_deleting_what_is_not_there_changes_nothing(kind: str) -> None:
 @every_store
 def test_a_watch_gives_the_past_and_then_the_present_without_gap(kind: str) -> None:
     async def story(store: Store) -> None:
-        await put(store, "/a/1", b"1")
+        first = await put(store, "/a/1", b"1")
         await put(store, "/b/1", b"other")
         await put(store, "/a/1", b"2")
-        watch = store.watch("/a/", 1)
+        watch = store.watch("/a/", first)
         await drop(store, "/a/1")
         await put(store, "/b/2", b"other")
         await put(store, "/a/1", b"3")
         events = await take(watch, 3)
-        assert [(each.value, each.revision) for each in events] == [(b"2", 3), (None, 4), (b"3", 6)]
-        assert await next_queued(watch) is None
+        assert [(each.value, each.revision - first) for each in events] == [
+            (b"2", 2),
+            (None, 3),
+            (b"3", 5),
+        ]
+        assert await nothing_queued(store, watch, "/a/")
 
     run(kind, story)
 
@@ -212,7 +249,7 @@ def test_a_watch_gives_the_past_and_then_the_present_without_gap(kind: str) -> N
 @every_store
 def test_a_waiting_watcher_is_woken_by_a_commit(kind: str) -> None:
     async def story(store: Store) -> None:
-        watch = store.watch("/", 0)
+        watch = store.watch("/", await now(store))
         waiting = asyncio.ensure_future(take(watch, 1))
         await asyncio.sleep(0)
         await put(store, "/a/b", b"x")
@@ -224,9 +261,10 @@ def test_a_waiting_watcher_is_woken_by_a_commit(kind: str) -> None:
 @every_store
 def test_more_is_false_on_the_last_event_that_the_prefix_lets_through(kind: str) -> None:
     async def story(store: Store) -> None:
-        live = store.watch("/a/", 0)
+        before = await now(store)
+        live = store.watch("/a/", before)
         await store.commit([Change(key="/a/1", value=b""), Change(key="/b/1", value=b"")])
-        resumed = store.watch("/a/", 0)
+        resumed = store.watch("/a/", before)
         for watch in (live, resumed):
             assert [(each.key, each.more) for each in await take(watch, 1)] == [("/a/1", False)]
 
@@ -236,12 +274,14 @@ def test_more_is_false_on_the_last_event_that_the_prefix_lets_through(kind: str)
 @every_store
 def test_resuming_before_the_kept_history_is_compacted(kind: str) -> None:
     async def story(store: Store) -> None:
+        before = await now(store)
         for number in range(30):
             await put(store, "/a/b", str(number).encode())
+        await forget_history(store, 10)
         with pytest.raises(Conflict) as caught:
-            await anext(store.watch("/", 3))
+            await asyncio.wait_for(anext(store.watch("/", before + 3)), 5)
         assert caught.value.reason == "compacted"
-        assert len(await take(store.watch("/", 25), 5)) == 5
+        assert len(await take(store.watch("/", before + 25), 5)) == 5
 
     run(kind, story, history=10)
 
@@ -250,7 +290,7 @@ def test_resuming_before_the_kept_history_is_compacted(kind: str) -> None:
 def test_resuming_from_a_revision_that_never_was_is_compacted(kind: str) -> None:
     async def story(store: Store) -> None:
         with pytest.raises(Conflict) as caught:
-            await anext(store.watch("/", 7))
+            await asyncio.wait_for(anext(store.watch("/", await now(store) + 7)), 5)
         assert caught.value.reason == "compacted"
 
     run(kind, story)
@@ -259,12 +299,18 @@ def test_resuming_from_a_revision_that_never_was_is_compacted(kind: str) -> None
 @every_store
 def test_a_watcher_that_falls_behind_is_ended_and_others_are_not(kind: str) -> None:
     async def story(store: Store) -> None:
-        slow, quick = store.watch("/", 0), store.watch("/", 0)
+        before = await now(store)
+        slow, quick = store.watch("/", before), store.watch("/", before)
+        for watch in (slow, quick):  # both have begun
+            await put(store, "/a/b", b"")
+            await take(watch, 1)
+        await take(quick, 1)
         for number in range(12):
-            await put(store, "/a/b", str(number).encode())
-            assert (await take(quick, 1))[0].revision == number + 1
+            revision = await put(store, "/a/b", str(number).encode())
+            assert (await take(quick, 1))[0].revision == revision
         with pytest.raises(Conflict) as caught:
-            await anext(slow)
+            while True:  # what was given out before is not taken back
+                await asyncio.wait_for(anext(slow), 5)
         assert caught.value.reason == "compacted"
         listing = await store.list("/")
         assert listing.items[0].value == b"11"
@@ -275,9 +321,10 @@ def test_a_watcher_that_falls_behind_is_ended_and_others_are_not(kind: str) -> N
 @every_store
 def test_a_past_longer_than_the_queue_is_given_whole(kind: str) -> None:
     async def story(store: Store) -> None:
+        before = await now(store)
         for number in range(12):
             await put(store, "/a/b", str(number).encode())
-        watch = store.watch("/", 0)
+        watch = store.watch("/", before)
         await put(store, "/a/b", b"12")
         assert [event.value for event in await take(watch, 13)] == [
             str(number).encode() for number in range(13)
@@ -289,16 +336,67 @@ def test_a_past_longer_than_the_queue_is_given_whole(kind: str) -> None:
 @every_store
 def test_a_closed_watch_and_a_closed_store_end_the_iteration(kind: str) -> None:
     async def story(store: Store) -> None:
-        closed, open_until_the_end = store.watch("/", 0), store.watch("/", 0)
+        before = await now(store)
+        closed, open_until_the_end = store.watch("/", before), store.watch("/", before)
         await put(store, "/a/b", b"x")
+        await take(closed, 1)
+        await put(store, "/a/b", b"y")
         await closed.aclose()
         assert [event async for event in closed] == []
+        await take(open_until_the_end, 1)
+        ending = asyncio.ensure_future(_rest(open_until_the_end))
+        await asyncio.sleep(0.1)
         await store.close()
-        assert [event.key async for event in open_until_the_end] == ["/a/b"]
+        assert [event.value for event in await asyncio.wait_for(ending, 5)] == [b"y"]
         with pytest.raises(NotReady):
             await store.get("/a/b")
         with pytest.raises(NotReady):
             await put(store, "/a/b", b"y")
+
+    run(kind, story)
+
+
+async def _rest(watch: Watch) -> list[Event]:
+    return [event async for event in watch]
+
+
+@every_store
+def test_what_is_held_goes_by_itself_unless_it_is_held_again(kind: str) -> None:
+    async def story(store: Store) -> None:
+        begun = await now(store)
+        watch = store.watch("/held/", begun)
+        await store.hold("/held/kept", b"1", 2)
+        await store.hold("/held/left", b"1", 2)
+        assert [each.key for each in await take(watch, 2)] == ["/held/kept", "/held/left"]
+        ended = asyncio.ensure_future(anext(watch))
+        for _ in range(100):  # etcd looks every half second, and grants two at least
+            await asyncio.wait({ended}, timeout=0.5)
+            if ended.done():
+                break
+            await store.hold("/held/kept", b"1", 2)
+        event = ended.result()
+        assert (event.key, event.value) == ("/held/left", None)
+        assert await store.get("/held/left") is None
+        kept = await store.get("/held/kept")
+        assert kept is not None
+        await store.hold("/held/kept", b"2", 2)
+        event = (await take(watch, 1))[0]
+        assert (event.key, event.value) == ("/held/kept", b"2")
+        await store.hold("/held/left", b"again", 2)
+        event = (await take(watch, 1))[0]
+        assert (event.key, event.value) == ("/held/left", b"again")
+
+    run(kind, story)
+
+
+@every_store
+def test_only_what_is_below_held_can_be_held_and_for_a_time(kind: str) -> None:
+    async def story(store: Store) -> None:
+        with pytest.raises(Invalid, match="/held/"):
+            await store.hold("/nodes/a", b"", 2)
+        for seconds in (0, -1, 3601, float("nan")):
+            with pytest.raises(Invalid, match="allowed"):
+                await store.hold("/held/a", b"", seconds)
 
     run(kind, story)
 
@@ -314,14 +412,15 @@ def test_a_closed_watch_and_a_closed_store_end_the_iteration(kind: str) -> None:
         [Change(key="/" + "a" * 1024, value=b"")],
         [Change(key="/a", value=b"1"), Change(key="/a", value=b"2")],
         [Change(key="/a", value=b"x" * ((1 << 20) + 1))],
-        [Change(key=f"/a/{number}", value=b"") for number in range(1001)],
+        [Change(key=f"/a/{number}", value=b"") for number in range(MAX_CHANGES + 1)],
     ],
 )
 def test_malformed_commits_are_refused_whole(kind: str, changes: list[Change]) -> None:
     async def story(store: Store) -> None:
+        before = await store.list("/")
         with pytest.raises(Invalid):
             await store.commit(changes)
-        assert (await store.list("/")).revision == 0
+        assert await store.list("/") == before
 
     run(kind, story)
 
@@ -356,13 +455,15 @@ def test_replaying_from_any_point_of_any_history_gives_the_present(
                     watchers.append((seen, listing.revision, live))
             if index < len(history):
                 await store.commit([Change(key=key, value=value) for key, value in history[index]])
+        await put(store, "/a/end", b"")
         final = await store.list("/a/")
         truth = {each.key: each.value for each in final.items}
         for seen, start, live in watchers:
             watch = live or store.watch("/a/", start)
             last = start
             complete = True
-            while (event := await next_queued(watch)) is not None:
+            while "/a/end" not in seen:
+                event = (await take(watch, 1))[0]
                 assert event.revision > last if complete else event.revision == last
                 last, complete = event.revision, not event.more
                 if event.value is None:

@@ -1,15 +1,15 @@
 """What every store promises: get, list, watch with resume, and commit-if-unchanged.
 
 Keys are paths (`/ippools/default`), values bytes. There is one revision for the whole store; it
-rises by one with each commit that changes something, and every key remembers the revision that
+rises with each commit that changes something, and every key remembers the revision that
 wrote it. A commit is all or nothing over all its keys.
 
 Watching: `list` gives a revision R; `watch(prefix, R)` then gives every later change in order,
 each once. The events of one commit share its revision and only the last of them has
 `more=False`: a watcher resumes from the revision of an event with `more=False`. History and
 queues are bounded; a watcher that asks for more than is kept, or falls behind, gets the error
-with reason `compacted` and lists again. Implementations: `memory.py`, `sqlite.py`; one suite
-of tests holds for all of them.
+with reason `compacted` and lists again. Implementations: `memory.py`, `sqlite.py`, `etcd/`; one
+suite of tests holds for all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from weft.model.errors import Conflict, Invalid
 
 MAX_KEY_BYTES = 1024
 MAX_VALUE_BYTES = 1 << 20
-MAX_CHANGES = 1000
+MAX_CHANGES = 100
+"""Below what etcd allows by default, 128 (`--max-txn-ops`)."""
+HELD = "/held/"
+"""Keys of what goes by itself unless it is held."""
 
 
 class Expect(enum.Enum):
@@ -100,6 +103,10 @@ class Store(Protocol):
     def watch(self, prefix: str, after: int) -> Watch:
         """Every change under `prefix` later than the revision `after`, from this call on."""
 
+    async def hold(self, key: str, value: bytes, seconds: float) -> None:
+        """Write an entry below `/held/` that goes by itself, as a deletion that watches see,
+        unless it is held again within `seconds`. For signs of life; one holder a key."""
+
     async def close(self) -> None:
         """End all watches and let go of what the store holds. Idempotent."""
 
@@ -135,6 +142,17 @@ def check_changes(changes: Sequence[Change]) -> None:
                 f"the value of {change.key} has {len(change.value)} bytes; "
                 f"at most {MAX_VALUE_BYTES} are allowed"
             )
+
+
+def check_held(key: str, seconds: float) -> None:
+    """Raise `Invalid` for what cannot be held."""
+    check_key(key)
+    if not key.startswith(HELD):
+        raise _invalid(f"{key} cannot be held: only what is below {HELD} goes by itself")
+    if not 0 < seconds <= 3600:
+        raise Invalid(
+            f"held for {seconds} s; more than 0 and at most 3600 are allowed", field="seconds"
+        )
 
 
 def check_key(key: str) -> None:

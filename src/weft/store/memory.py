@@ -20,6 +20,7 @@ from weft.store.contract import (
     conflict,
     holds,
 )
+from weft.store.held import Held
 from weft.store.watchers import QUEUE_LIMIT, Watchers, under
 
 HISTORY_LIMIT = 10_000
@@ -36,6 +37,7 @@ class MemoryStore:
         self._history_events = 0
         self._history_limit = history
         self._watchers = Watchers(queue)
+        self._held = Held(self.commit)
         self._closed = False
 
     async def get(self, key: str) -> Entry | None:
@@ -91,9 +93,14 @@ class MemoryStore:
                 backlog.extend(under(prefix, events))
         return self._watchers.subscribe(prefix, backlog)
 
+    async def hold(self, key: str, value: bytes, seconds: float) -> None:
+        """Write an entry that goes by itself unless it is held again within that time."""
+        await self._held.hold(key, value, seconds)
+
     async def close(self) -> None:
         """End all watches. Idempotent."""
         self._closed = True
+        self._held.close()
         self._watchers.close()
 
     def _remember(self, events: Sequence[Event]) -> None:

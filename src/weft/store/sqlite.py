@@ -26,6 +26,7 @@ from pathlib import Path
 from weft.kernel import files
 from weft.model.errors import Conflict, NotReady
 from weft.store.contract import (
+    HELD,
     Change,
     Entry,
     Event,
@@ -36,6 +37,7 @@ from weft.store.contract import (
     conflict,
     holds,
 )
+from weft.store.held import Held
 from weft.store.sqlite_file import (
     build,
     checksum,
@@ -63,6 +65,7 @@ class SqliteStore:
         self.trouble = ""  # what the last write met, for a person; "" while all is well
         self.is_suspect = False  # the content is in doubt: only `renew` mends that
         self._watchers = Watchers(queue)
+        self._held = Held(self.commit)
         self._history_limit = history
         self._closed = False
         self._log: int | None = None
@@ -74,6 +77,7 @@ class SqliteStore:
         self.is_new = self.is_new or self._revision == 0
         self._compacted: int = row[1]
         self._history_events: int = row[2]
+        self._drop_former()
         self._stand = self._look()
 
     async def get(self, key: str) -> Entry | None:
@@ -139,10 +143,15 @@ class SqliteStore:
             backlog.extend(under(prefix, events))
         return self._watchers.subscribe(prefix, backlog)
 
+    async def hold(self, key: str, value: bytes, seconds: float) -> None:
+        """Write an entry that goes by itself unless it is held again within that time."""
+        await self._held.hold(key, value, seconds)
+
     async def close(self) -> None:
         """End all watches and close the file, its write-ahead log merged. Idempotent."""
         if not self._closed:
             self._closed = True
+            self._held.close()
             self._watchers.close()
             self._database.close()
             if self._log is not None:
@@ -219,6 +228,19 @@ class SqliteStore:
         self.trouble, self.is_suspect = "", False
         self._watchers.fail(compacted(revision - 1, revision))
         return aside
+
+    def _drop_former(self) -> None:
+        """What was held is gone with the process that held it."""
+        with self._transaction(write=True) as database:
+            rows = database.execute(
+                "SELECT key FROM entries WHERE key >= ? AND key < ?", (HELD, _after(HELD))
+            ).fetchall()
+            if rows:
+                changes = [Change(key=key, value=None) for (key,) in rows]
+                self._write(database, changes, self._revision + 1)
+        if rows:
+            self._revision += 1
+            self._history_events += len(rows)
 
     def _write(
         self, database: sqlite3.Connection, changes: Sequence[Change], revision: int

@@ -54,6 +54,10 @@ class Subscription:
         self._owner.forget(self)
         self.end()
 
+    def allow(self, more: int) -> None:
+        """That many events more than the limit may wait: a past that is longer than it."""
+        self._limit += more
+
     def offer(self, events: Iterable[Event]) -> None:
         """Queue the events of one commit, or end the watcher when they do not fit."""
         self._queue.extend(events)
