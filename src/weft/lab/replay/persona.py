@@ -42,12 +42,14 @@ class Call(Step, frozen=True, kw_only=True):
     """One verb, for every network. `netns`: as it was given at first, or an empty text.
 
     `bare`: without CNI_ARGS. `kept`: what GC's list says: nobody (`null`), or this container.
+    `needs`: a later verb without which there is no point in this one.
     """
 
     verb: str
     netns: Literal["given", "empty"] = "given"
     bare: bool = False
     kept: Literal["nobody", "this"] = "this"
+    needs: str = ""
 
 
 class Run(Step, frozen=True, kw_only=True):

@@ -153,8 +153,9 @@ class Player:
         """The verb for every network: in order, or all at once."""
         persona = self._persona
         numbers = range(len(persona.networks))
-        if not forms.asks(persona, step.verb):
-            raise Without(f"the list has version {persona.version}, which knows no {step.verb}")
+        for verb in (step.verb, step.needs):
+            if not forms.asks(persona, verb):
+                raise Without(f"the list has version {persona.version}, which knows no {verb}")
         if step.verb in {"VERSION", "STATUS", "GC"}:
             numbers = range(1)
         began = time.monotonic()

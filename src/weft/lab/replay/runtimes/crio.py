@@ -22,7 +22,7 @@ STEPS: tuple[Step, ...] = (
     Call(verb="CHECK", says="CHECK for the pod's status"),
     Call(verb="DEL", says="DEL, with everything that was kept of ADD"),
     Call(verb="DEL", says="DEL again"),
-    Call(verb="ADD", says="ADD of a pod that CRI-O then forgets, with its cache"),
+    Call(verb="ADD", needs="GC", says="ADD of a pod that CRI-O then forgets, with its cache"),
     Vanish(says="the namespace is removed"),
     Call(verb="GC", kept="nobody", says="GC after a restart: nobody is known any more"),
     Call(verb="STATUS", says="STATUS"),
