@@ -29,6 +29,7 @@ from weft.model.attachment import (
     PodRef,
 )
 from weft.model.bandwidth import Bandwidth
+from weft.model.egress import EgressList, Flow
 from weft.model.ports import PortMapping
 from weft.store.contract import Change
 from weft.store.sqlite import SqliteStore
@@ -38,6 +39,7 @@ from weft.wire.local import VERSION, CniRequest, encode_cni_request
 BOOT = "11111111-2222-3333-4444-555555555555"
 GIVEN = [("net/ipv4/ip_forward", "0", "1")]
 COOLING = [("10.244.0.9", 7, 12.5)]
+LIST = EgressList(flows=(Flow(6, bytes((8, 8, 8, 8)), bytes((8, 8, 8, 9)), 53, 53),))
 PORTS = (PortMapping(protocol="udp", host_port=5353, container_port=53, host_ip="10.0.0.1"),)
 OBJECTS = {
     "/ippools/default-ipv4": b'{"apiVersion":"weft.dev/v1alpha1","kind":"IPPool",'
@@ -75,6 +77,7 @@ def held(number: int = JOURNAL_FORMAT) -> Attachment:
         ports=PORTS if number > 2 else (),
         bandwidth=Bandwidth(ingress_rate=8_000_000) if number > 2 else Bandwidth(),
         adopted=Adopted(index=7, group=3, localnet="1") if number > 2 else None,
+        egress=LIST.digest if number > 2 else "",
     )
 
 
@@ -103,6 +106,7 @@ def write_all(directory: Path) -> None:
     journal = Journal(directory / f"journal-{JOURNAL_FORMAT}.db", BOOT)
     journal.put(held())
     journal.put(taken_over())
+    journal.keep_list(LIST)
     journal.drop(AttachmentKey("net", "gone", "eth0"), ((COOLING[0][0], COOLING[0][1]),), 12.5)
     for key, value in OBJECTS.items():
         journal.saw(key, value)

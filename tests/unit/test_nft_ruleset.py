@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from weft.kernel.nftables import elements as encode
 from weft.kernel.nftables.datatypes import TYPES
 from weft.model.addresses import Prefix
+from weft.render.egress import REFUSED
 from weft.render.guards import elements
 from weft.render.ruleset import DROPS, NodeRules, closed_rows, node_rows
 from weft.render.sets import range_elements, strangers_among
@@ -245,4 +246,4 @@ def test_table_holds_no_row_of_another() -> None:
 def test_every_reason_stands_in_the_reference() -> None:
     page = Path(__file__).parents[2] / "docs" / "reference" / "packet-path.md"
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| [^|]+ \|$", page.read_text(), re.MULTILINE)
-    assert rows == list(DROPS)
+    assert rows == [*DROPS, *REFUSED]

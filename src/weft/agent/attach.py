@@ -56,6 +56,7 @@ class Attacher:
         self._node = ground.node
         self._publishing = ground.publishing
         self._limiting = ground.limiting
+        self._egress = ground.egress
         self._laps = ground.laps
 
     async def prepare(self, request: Request, netns: int | None) -> Addressed:
@@ -65,6 +66,15 @@ class Attacher:
         if request.wishes.bandwidth:
             await self._limiting.require()
         await self._clear_predecessor(request.key, netns)
+        assigned = await self._secured(request, netns)
+        try:
+            await self._egress.secure(request.wishes.egress)
+        except BaseException:
+            self._addresses.take_back(assigned)
+            raise
+        return assigned
+
+    async def _secured(self, request: Request, netns: int) -> Addressed:
         if request.adopts:
             return await self._adopter.secure(request, netns)
         return await self._addresses.secure(self._wish(request, request.key))
@@ -77,6 +87,8 @@ class Attacher:
         if request.adopts or self._attachments.get(key) is not None:
             return None
         if request.wishes.bandwidth and not self._limiting.proven:
+            return None
+        if not self._egress.is_quick(request.wishes.egress):
             return None
         return self._addresses.assign(self._wish(request, key))
 
@@ -147,14 +159,17 @@ class Attacher:
     def perform(self, request: Request, netns: int, assigned: Addressed) -> Result:
         """The effects. Raises WeftError; what stands then is in the journal as `intent`, and the
         caller must `undo`."""
+        key, egress = request.key, request.wishes.egress
         try:
             describe = self._described_adopted if request.adopts else self._described
             attachment = describe(request, netns, assigned)
             self._publishing.claim(attachment)
+            self._egress.claim(key, egress)
             self._journal.put(attachment)
         except Exception:  # nothing has begun
-            self._publishing.release(request.key)
-            self._addresses.take_back(assigned)
+            self._publishing.release(key)
+            self._egress.release(key, egress)
+            self.cancel(assigned)
             raise
         self._attachments.put(attachment)
         self._laps.lap("intent")
@@ -182,6 +197,7 @@ class Attacher:
             labels=request.wishes.labels,
             ports=self._unpublished(request, place),
             bandwidth=request.wishes.bandwidth,
+            egress=_digest(request),
             masquerade=self._node.masquerades(request.conf.ip_masq),
             via4=not routed,
             via6=facts.way_out6 and not routed,
@@ -211,6 +227,7 @@ class Attacher:
             labels=request.wishes.labels,
             ports=self._unpublished(request, place),
             bandwidth=request.wishes.bandwidth,
+            egress=_digest(request),
             masquerade=bool(request.conf.ip_masq),
             via4=any(route.dst == "0.0.0.0/0" for route in routes),
             via6=any(route.dst == "::/0" for route in routes),
@@ -239,6 +256,7 @@ class Attacher:
         self._laps.lap("rows")
         owner = str(attachment.key)
         try:
+            self._egress.stand(attachment.egress)
             self._engine.apply(owner, rows, netns, self._staged)
         except KernelRefused as refusal:
             # a table or set of ours is gone, where rules are not protected: before any effect
@@ -246,6 +264,7 @@ class Attacher:
                 raise
             if not self._node.restore():
                 raise
+            self._egress.stand(attachment.egress)
             self._engine.apply(owner, rows, netns, self._staged)
         attachment = attachment.having("ready")
         self._journal.put(attachment)
@@ -283,6 +302,7 @@ class Attacher:
     def cancel(self, assigned: Addressed) -> None:
         """Give back addresses for which nothing was begun."""
         self._addresses.take_back(assigned)
+        self._egress.sweep()
 
     async def undo(self, key: AttachmentKey, cause: WeftError) -> WeftError:
         """Take back what `perform` began; the error to answer, with every error on the way."""
@@ -293,6 +313,10 @@ class Attacher:
         except (WeftError, OSError) as error:
             cause.details = "; ".join(t for t in (cause.details, f"undoing: {error}") if t)
         return cause
+
+
+def _digest(request: Request) -> str:
+    return "" if request.wishes.egress is None else request.wishes.egress.digest
 
 
 def _place(netns: int) -> NamespaceId:

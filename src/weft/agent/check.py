@@ -26,6 +26,7 @@ class Checker:
         self._engine = ground.engine
         self._attachments = ground.attachments
         self._node = ground.node
+        self._egress = ground.egress
         self._log = ground.log
         self._repair_pods = repair_pods
 
@@ -54,7 +55,8 @@ class Checker:
 
     def _kernel_words(self, attachment: Attachment, netns: int) -> list[str]:
         owner = str(attachment.key)
-        found = self._engine.differences(rows_of(attachment, self._node), netns)
+        wanted = rows_of(attachment, self._node) + self._egress.rows(attachment.egress)
+        found = self._engine.differences(wanted, netns)
         inside = [each for each in found if getattr(each.row, "place", Place.HOST) is Place.POD]
         if inside:
             said = "; ".join(each.words for each in inside)

@@ -40,6 +40,7 @@ class Detacher:
         self._addresses = ground.addresses
         self._attachments = ground.attachments
         self._publishing = ground.publishing
+        self._egress = ground.egress
         self._reaper = reaper
         self._turns = turns
         self._name_of = name_of
@@ -132,6 +133,7 @@ class Detacher:
             self._log.event("warning", "JournalUnwritable", str(key), error.message)
         self._attachments.drop(key)
         self._publishing.withdrawn(attachment)
+        self._egress.withdrawn(attachment)
 
     def _journal_leaving(self, attachment: Attachment) -> None:
         leaving = attachment.having("leaving")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.agent.addresses import Addresses
+from weft.agent.egress import Egress
 from weft.agent.events import Log
 from weft.agent.journal import Journal
 from weft.agent.limiting import Limiting
@@ -26,5 +27,6 @@ class Ground:
     node: Node
     publishing: Publishing
     limiting: Limiting
+    egress: Egress
     log: Log
     laps: Laps

@@ -22,6 +22,7 @@ from weft.agent import journal_file
 from weft.agent.journal_file import FORMAT, Content, Cooling, GivenValue, remove_journal, unwritable
 from weft.kernel import files
 from weft.model.attachment import Attachment, AttachmentKey
+from weft.model.egress import EgressList
 from weft.model.errors import Conflict, WeftError
 
 __all__ = ["FORMAT", "Content", "Journal", "remove_journal"]
@@ -124,6 +125,14 @@ class Journal:
             self._execute("DELETE FROM seen WHERE key = ?", (key,))
         else:
             self._execute(journal_file.SEE, journal_file.seen_row(key, value))
+
+    def keep_list(self, egress: EgressList) -> None:
+        """An egress list that an attachment is about to have."""
+        self._execute(journal_file.LIST, journal_file.list_row(egress))
+
+    def drop_list(self, digest: str) -> None:
+        """A list that nobody has any more."""
+        self._execute("DELETE FROM egress WHERE digest = ?", (digest,))
 
     def look(self, *, write: bool) -> None:
         """Whether the file is still in its place and, with `write`, can be written. Raises

@@ -8,8 +8,8 @@ bit in an address would be issued twice, so every row carries a CRC-32 of its co
 From format 2 on the number is kept in two places, the header and the table `meta`: a newer one is
 believed only where both agree, so that a flipped bit is damage and not a refusal to start. Format 1
 had neither checksums nor `seen`; it is read whole and written again in one transaction. Format 3
-knows ports and bandwidth in an attachment's record, which a reader of format 2 would leave out, and
-has a table of the attachments that other plugins made.
+knows ports, bandwidth and egress lists, which a reader of format 2 would leave out, and has a table
+of the attachments that other plugins made. A list is kept once, however many attachments have it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from urllib.parse import quote
 import msgspec
 
 from weft.model.attachment import Attachment, AttachmentKey
+from weft.model.egress import EgressList
 from weft.model.errors import Unsupported, WeftError
 
 FORMAT = 3
@@ -48,13 +49,15 @@ SCHEMA = (
     "sum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE seen (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL) "
     "WITHOUT ROWID",
+    "CREATE TABLE egress (digest TEXT PRIMARY KEY, list BLOB NOT NULL) WITHOUT ROWID",
 )
 PUT = "INSERT OR REPLACE INTO attachment VALUES (?, ?, ?, ?, ?)"
 PUT_FORMER = "INSERT OR REPLACE INTO former VALUES (?, ?, ?, ?, ?)"
 COOL = "INSERT OR REPLACE INTO cooling VALUES (?, ?, ?, ?)"
 GIVE = "INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?)"
 SEE = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?)"
-TABLES = ("meta", "attachment", "former", "cooling", "given", "seen")
+LIST = "INSERT OR REPLACE INTO egress VALUES (?, ?)"
+TABLES = ("meta", "attachment", "former", "cooling", "given", "seen", "egress")
 
 _PRIMARY = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
@@ -86,10 +89,13 @@ class Content(NamedTuple):
     cooling: list[Cooling]
     given: list[GivenValue]
     seen: dict[str, bytes]
+    egress: dict[str, EgressList]
 
 
+_EMPTY = Content([], [], [], {}, {})
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Attachment).decode
+_decode_list = msgspec.msgpack.Decoder(EgressList).decode
 
 
 # -- rows
@@ -127,6 +133,11 @@ def seen_row(key: str, value: bytes) -> tuple[str, bytes, int]:
     return key, value, checksum(key, value)
 
 
+def list_row(item: EgressList) -> tuple[str, bytes]:
+    """The row of one egress list; its digest is its checksum."""
+    return item.digest, _encode(item)
+
+
 def read(db: sqlite3.Connection) -> tuple[Content, int]:
     """What the file holds in the current format, and how many rows could not be believed."""
     attachments: list[Attachment] = []
@@ -156,7 +167,14 @@ def read(db: sqlite3.Connection) -> tuple[Content, int]:
             seen[key] = value
         else:
             bad += 1
-    return Content(attachments, cooling, given, seen), bad
+    egress: dict[str, EgressList] = {}
+    for digest, record in db.execute("SELECT * FROM egress"):
+        kept = _list(record)
+        if kept is not None and kept.digest == digest:
+            egress[digest] = kept
+        else:
+            bad += 1
+    return Content(attachments, cooling, given, seen, egress), bad
 
 
 def _read_first(db: sqlite3.Connection) -> Content:
@@ -168,12 +186,14 @@ def _read_first(db: sqlite3.Connection) -> Content:
         list(db.execute("SELECT address, sequence, since FROM cooling ORDER BY since")),
         list(db.execute("SELECT path, before, wrote FROM given")),
         {},
+        {},
     )
 
 
 def _raise_second(db: sqlite3.Connection) -> None:
     """A file of format 2 as one of this format: the records are read as they are."""
     db.execute("BEGIN IMMEDIATE")
+    db.execute(SCHEMA[TABLES.index("egress")])
     db.execute("UPDATE meta SET value = ? WHERE name = 'format'", (str(FORMAT),))
     db.execute(FORMER)
     db.execute(f"PRAGMA user_version = {FORMAT}")
@@ -186,6 +206,13 @@ def _attachment(record: object, total: object) -> Attachment | None:
         return None
     try:
         return _decode(record)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _list(record: object) -> EgressList | None:
+    try:
+        return _decode_list(record) if isinstance(record, bytes) else None
     except msgspec.MsgspecError:
         return None
 
@@ -207,6 +234,7 @@ def write(db: sqlite3.Connection, content: Content, boot_id: str) -> None:
         db.executemany(COOL, map(cooling_row, content.cooling))
         db.executemany(GIVE, map(given_row, content.given))
         db.executemany(SEE, (seen_row(*item) for item in content.seen.items()))
+        db.executemany(LIST, map(list_row, content.egress.values()))
         db.execute(f"PRAGMA user_version = {FORMAT}")
         db.execute("COMMIT")
     except BaseException:
@@ -240,7 +268,7 @@ def open_file(path: Path, boot_id: str) -> tuple[sqlite3.Connection, str]:
     try:
         set_aside(path)
         db = connect(path)
-        write(db, Content([], [], [], {}), boot_id)
+        write(db, _EMPTY, boot_id)
     except (sqlite3.Error, OSError) as error:
         raise unwritable(path, error) from error
     return db, fresh
@@ -250,7 +278,7 @@ def _bring_up_to_date(db: sqlite3.Connection, path: Path, boot_id: str) -> str:
     """The file in the current format and of this boot; what there is to say about it."""
     tables = _tables(db)
     if not tables:
-        write(db, Content([], [], [], {}), boot_id)
+        write(db, _EMPTY, boot_id)
         return ""
     meta = dict(db.execute("SELECT name, value FROM meta"))
     written, header = int(str(meta.get("format"))), db.execute("PRAGMA user_version").fetchone()[0]
@@ -259,11 +287,11 @@ def _bring_up_to_date(db: sqlite3.Connection, path: Path, boot_id: str) -> str:
     if (written, header) not in ((1, 0), (2, 2), (FORMAT, FORMAT)):
         raise ValueError(f"it says format {written} and {header}")
     if meta.get("boot") != boot_id:
-        write(db, Content([], [], [], {}), boot_id)
+        write(db, _EMPTY, boot_id)
         return "the machine has rebooted; no container of the last boot lives"
     if written == 1:
         write(db, _read_first(db), boot_id)
-    elif written == 2 and tables.issuperset(set(TABLES) - {"former"}):
+    elif written == 2 and tables.issuperset(set(TABLES) - {"former", "egress"}):
         _raise_second(db)
     elif not tables.issuperset(TABLES):
         raise ValueError(f"the table {min(set(TABLES) - tables)} is missing")

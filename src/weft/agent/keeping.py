@@ -38,6 +38,7 @@ class Keeping:
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
+        self._egress = ground.egress
         self._log = ground.log
         self._store = store
         self._given = given
@@ -109,7 +110,9 @@ class Keeping:
             for number, released in ledger.released.items()
             if released.at + view.cooldown > now
         ]
-        return Content(list(self._attachments), cooling, self._given.remembered(), seen)
+        return Content(
+            list(self._attachments), cooling, self._given.remembered(), seen, self._egress.kept()
+        )
 
     # -- the store
 

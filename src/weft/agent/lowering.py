@@ -38,9 +38,11 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 _BACK: dict[str, dict[int, tuple[str, ...]]] = {
     "journal": {
-        # ports and bandwidth stay in the records, where an older reader passes over them
+        # ports, bandwidth and the names of egress lists stay in the records, where an older reader
+        # passes over them
         3: (
             "DROP TABLE IF EXISTS former",
+            "DROP TABLE IF EXISTS egress",
             "UPDATE meta SET value = '2' WHERE name = 'format'",
             "PRAGMA user_version = 2",
         ),

@@ -23,6 +23,7 @@ from weft.drivers.rules import RulesTransport
 from weft.ipam import audit
 from weft.observe.counts import Histogram
 from weft.observe.exposition import Sample, Source
+from weft.render.egress import REFUSED
 from weft.render.ruleset import DROPS
 from weft.render.sets import TABLE
 from weft.rows.base import Place
@@ -159,5 +160,7 @@ def read_drops() -> dict[str, int]:
     finally:
         rules.close()
     return {
-        reason: counters[f"drop-{reason}"][0] for reason in DROPS if f"drop-{reason}" in counters
+        reason: counters[f"drop-{reason}"][0]
+        for reason in (*DROPS, *REFUSED)
+        if f"drop-{reason}" in counters
     }

@@ -33,6 +33,7 @@ from weft.kernel.traffic_control import decode_queue, get_queues
 from weft.model.attachment import LINK_PREFIXES
 from weft.model.errors import KernelRefused, WeftError
 from weft.model.settings import Settings
+from weft.render import egress
 from weft.render.ruleset import NodeRules, node_rows
 from weft.render.sets import HOST_PORTS, PORTS, TABLE
 from weft.rows.bandwidth import Bucket
@@ -102,10 +103,17 @@ class Node:
     def published(self) -> list[Element]:
         """Elements of the maps of ports as the kernel holds them."""
         maps = {*PORTS.values(), *HOST_PORTS.values()}
+        return self._elements(maps.__contains__)
+
+    def listed(self) -> list[Element]:
+        """Elements of egress lists, and of the maps that lead to them, as the kernel holds them."""
+        return self._elements(egress.is_ours)
+
+    def _elements(self, wanted: Callable[[str], bool]) -> list[Element]:
         return [
             element
             for schema in self._rules.tables.sets(Family.INET, TABLE)
-            if schema.name in maps
+            if wanted(schema.name)
             for element in self._rules.tables.elements(schema)
         ]
 

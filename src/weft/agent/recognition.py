@@ -42,7 +42,9 @@ from weft.model.attachment import (
     read_alias,
     read_limiter_alias,
 )
+from weft.model.egress import UNKNOWN
 from weft.model.errors import Conflict, KernelRefused, Unsupported, WeftError
+from weft.render.egress import digests_of
 from weft.render.published import mappings_of
 from weft.rows.bandwidth import Bucket
 from weft.rows.rules import Element
@@ -64,6 +66,7 @@ class Recognition:
         self._publishing = ground.publishing
         self._standing_ports: list[Element] | None = None
         self._standing_buckets: Mapping[str, Bucket] | None = None
+        self._standing_lists: Mapping[bytes, str] | None = None
         self._log = ground.log
         self._from_links = 0
 
@@ -218,6 +221,7 @@ class Recognition:
             ranges6=self._addresses.ranges6() if record.via4 else (),
             ports=mappings_of(self._published(), [packed(text) for text in record.addresses]),
             bandwidth=limits_of(record.key, link.name, link.mtu, self._limited()),
+            egress=self._list_of(record),
         )
         self._journal.put(attachment)
         self._publishing.ledger.adopt(attachment)
@@ -226,6 +230,13 @@ class Recognition:
         if self._from_links <= FEW:
             words = f"known again from link {link.name}"
             self._log.event("info", "Recognised", str(record.key), words)
+
+    def _list_of(self, record: AliasRecord) -> str:
+        """The digest of its egress list, as the kernel leads to it; `agent.egress` looks for it."""
+        if self._standing_lists is None:
+            self._standing_lists = digests_of(self._node.listed())
+        known = (self._standing_lists.get(packed(text)) for text in record.addresses)
+        return next(filter(None, known), UNKNOWN.digest if record.listed else "")
 
     def _limited(self) -> Mapping[str, Bucket]:
         """The token buckets that stand, by link, read once."""
@@ -302,6 +313,6 @@ def _told_name(link: HostLink) -> str | None:
 
 def _agree(recorded: Attachment, record: AliasRecord) -> bool:
     """Whether the journal and the link's alias speak of the same holding."""
-    return recorded.key == record.key and {a.address for a in recorded.addresses} == set(
-        record.addresses
-    )
+    addresses = {a.address for a in recorded.addresses}
+    listed = bool(recorded.egress) == record.listed
+    return recorded.key == record.key and addresses == set(record.addresses) and listed

@@ -27,6 +27,7 @@ from weft.agent.attach import STEPS, Attacher
 from weft.agent.check import Checker
 from weft.agent.departed import Departed
 from weft.agent.detach import Detacher
+from weft.agent.egress import Egress
 from weft.agent.events import Log
 from weft.agent.firewalls import Firewalls
 from weft.agent.given import Given, given_path
@@ -114,7 +115,7 @@ class Service:
         self.addresses = Addresses(self.store, settings, self.name, self.node, self.log)
         self.laps = Laps(STEPS)
         self.publishing = Publishing(self.log)
-        self.limiting = Limiting()
+        self.limiting, self.egress = Limiting(), Egress(self.engine, self.journal, self.log)
         ground = self._ground()
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
@@ -157,6 +158,7 @@ class Service:
             node=self.node,
             publishing=self.publishing,
             limiting=self.limiting,
+            egress=self.egress,
             log=self.log,
             laps=self.laps,
         )
@@ -168,6 +170,8 @@ class Service:
         await self.mirror.restore(self.store, self._file.salvaged, self._renewed())
         await self.addresses.load(self.recognition.inhabited())
         self.recognition.remember()
+        kept = self.journal.read().egress
+        self.egress.begin(self.attachments, kept, self.node.listed)
         self.recovery.adopt()
         # not earlier: rules that no attachment has are removed when they are taken over
         self.addresses.changed = self._reprogram

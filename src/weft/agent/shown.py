@@ -13,6 +13,7 @@ from weft.agent.events import Event
 from weft.agent.ports import Entry
 from weft.kernel.listeners import TCP, Listener
 from weft.model.attachment import Attachment
+from weft.model.egress import UNKNOWN
 from weft.model.errors import Conflict, NotFound
 from weft.model.metadata import Metadata
 from weft.model.names import printable
@@ -58,6 +59,7 @@ def attachment_view(attachment: Attachment) -> AttachmentView:
             masquerade=attachment.masquerade,
             ingress_rate=attachment.bandwidth.ingress_rate,
             egress_rate=attachment.bandwidth.egress_rate,
+            egress_list="unknown" if attachment.egress == UNKNOWN.digest else attachment.egress,
         ),
     )
 

@@ -175,6 +175,9 @@ class Reporter:
             Why(reason="contested", message=f"somebody changes {words} again and again")
             for words in service.watcher.contested()
         ]
+        if lost := service.egress.lost():
+            words = f"{len(lost)} containers, the first {lost[0]}, may connect nowhere"
+            found.append(Why(reason="egress-lost", message=words))
         return found + service.health.warnings()
 
     def _formats(self) -> tuple[Format, ...]:

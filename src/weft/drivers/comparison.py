@@ -13,7 +13,8 @@ from typing import Any
 from weft.drivers.contract import Difference, Driver
 from weft.drivers.links import FEW
 from weft.drivers.surroundings import Host, Indexes, Surroundings
-from weft.rows.base import Place, Row
+from weft.rows.base import Place, Row, RowKey
+from weft.rows.rules import Element, Set
 
 
 def compare(
@@ -42,3 +43,13 @@ def compare(
                     words = driver.words(row, standing)
                     wrong[row.key] = Difference(row, standing, words)
     return [wrong[row.key] for row in rows if row.key in wrong]
+
+
+def without_members(rows: Mapping[RowKey, Row]) -> dict[RowKey, Row]:
+    """Rows that go, less the elements of sets that go with them: the kernel drops those itself."""
+    going = {key for key, row in rows.items() if isinstance(row, Set)}
+    return {
+        key: row
+        for key, row in rows.items()
+        if not (isinstance(row, Element) and ("Set", row.family, row.table, row.set) in going)
+    }

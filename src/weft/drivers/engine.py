@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from weft.drivers.comparison import compare
+from weft.drivers.comparison import compare, without_members
 from weft.drivers.contract import (
     MEDIUM,
     STAGES,
@@ -186,7 +186,7 @@ class Engine:
         own = frozenset(names)
         steps = [
             self._step(key, row, None)
-            for key, row in {**self._doubtful.get(owner, {}), **shadow}.items()
+            for key, row in without_members({**self._doubtful.get(owner, {}), **shadow}).items()
             if getattr(row, "place", Place.HOST) is Place.HOST
             and not isinstance(row, Veth | Ifb)
             and getattr(row, "link", None) not in own

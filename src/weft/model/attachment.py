@@ -146,6 +146,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bandwidth: Bandwidth = Bandwidth()
     adopted: Adopted | None = None  # None: the link is ours
     hooked: bool = False  # made for the hook of an OCI runtime, whose DEL may never come
+    egress: str = ""  # the digest of its list of where it may connect to; "": everywhere
     heard: bool = True  # False: the agent ended before it answered, so its runtime may not know
     former: Former | None = None
     """Of an imported one: nothing in the kernel is ours, only its addresses and ports are known.
@@ -166,9 +167,9 @@ def link_alias(attachment: Attachment) -> str:
 
     `weft:1 NETWORK CONTAINER IFNAME MAC FLAGS ADDRESS[,ADDRESS] [NAMESPACE/POD]`
 
-    FLAGS: `m` masqueraded, `4` and `6` default routes, `h` for an OCI hook, `-` none. The pod's
-    name is left out where it does not fit; labels are not kept here, a rebuilt journal learns them
-    from the store. On an adopted link it begins with `weft+1`.
+    FLAGS: `m` masqueraded, `4` and `6` default routes, `h` for an OCI hook, `e` an egress list, `-`
+    none. The pod's name is left out where it does not fit; labels are not kept here, a rebuilt
+    journal learns them from the store. On an adopted link it begins with `weft+1`.
     """
     key = attachment.key
     flags = "".join(
@@ -178,6 +179,7 @@ def link_alias(attachment: Attachment) -> str:
             ("4", attachment.via4),
             ("6", attachment.via6),
             ("h", attachment.hooked),
+            ("e", bool(attachment.egress)),
         )
         if on
     )
@@ -219,6 +221,7 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
     via6: bool
     pod: PodRef
     hooked: bool = False
+    listed: bool = False
 
 
 def read_alias(alias: str) -> AliasRecord | None:
@@ -251,5 +254,6 @@ def _read_record(alias: str, start: str) -> AliasRecord | None:
         via4="4" in flags,
         via6="6" in flags,
         hooked="h" in flags,
+        listed="e" in flags,
         pod=PodRef(namespace=namespace, name=name),
     )

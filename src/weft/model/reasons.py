@@ -414,6 +414,13 @@ REASONS: dict[str, Reason] = {
         action="run the commands in the message, or set foreignFirewall to admit and restart the "
         "agent; docs/beside-others.md",
     ),
+    "egress-lost": Reason(
+        cni=999,
+        early=True,
+        summary="containers have egress lists of which neither the journal nor the rules know any "
+        "more what they allow, so they allow nothing",
+        action="make the containers that `weft get attachments -o wide` shows as unknown anew",
+    ),
     "contested": Reason(
         cni=999,
         early=True,

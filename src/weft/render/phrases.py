@@ -38,6 +38,8 @@ _ETHERNET = struct.pack("=H", 1)  # ARPHRD_ETHER, in the host's order
 _GROUPS = tuple(struct.pack("=I", group) for group in (LIVE_GROUP, ADOPTED_GROUP))
 _TRANSLATED = struct.pack("=I", 1 << 5)  # IPS_DST_NAT, in the host's order
 _ARP_IPV4 = bytes.fromhex("000108000604")  # Ethernet, IPv4, and their sizes
+ESTABLISHED = struct.pack("=I", 6)
+"""NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED, in the host's order."""
 _INVALID = struct.pack("=I", 1)  # NF_CT_STATE_INVALID_BIT, in the host's order
 
 ACCEPT = Verdict(verdict="accept")

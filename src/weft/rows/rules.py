@@ -237,6 +237,21 @@ class Counter(Expression, frozen=True, kw_only=True):
     """Count packets and bytes; the figures are no part of the row."""
 
 
+class Limit(Expression, frozen=True, kw_only=True):
+    """Go on for at most `rate` packets each `unit` seconds, and `burst` at once."""
+
+    rate: int
+    unit: int = 1
+    burst: int = 5
+
+
+class Log(Expression, frozen=True, kw_only=True):
+    """Write the packet's headers into the kernel's log after `prefix`, as `level` (syslog's)."""
+
+    prefix: str
+    level: int = 6
+
+
 class Masquerade(Expression, frozen=True, kw_only=True):
     """Source address translation to the outgoing link's address.
 
@@ -261,7 +276,8 @@ class DestinationNat(Expression, frozen=True, kw_only=True):
 
 
 class Reject(Expression, frozen=True, kw_only=True):
-    """Answer with an ICMP error: type as NFT_REJECT_*, code in its own numbering."""
+    """Answer with an ICMP error, its code in its own numbering, or (code None) with a TCP reset:
+    type as NFT_REJECT_*."""
 
     type: int
-    code: int
+    code: int | None = None

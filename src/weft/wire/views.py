@@ -33,7 +33,8 @@ class AttachmentSpec(Spec, frozen=True, kw_only=True):
 
 class AttachmentStatus(Spec, frozen=True, kw_only=True):
     """What it was given. `state`: intent, ready, leaving, or imported (other plugins made it).
-    Rates are bits a second; 0: any."""
+    Rates are bits a second; 0: any. `egress_list`: the digest of the list of where it may connect
+    to, as its rules are called; `unknown` where it is lost, "" where nothing is restricted."""
 
     state: str
     addresses: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class AttachmentStatus(Spec, frozen=True, kw_only=True):
     masquerade: bool = False
     ingress_rate: int = 0
     egress_rate: int = 0
+    egress_list: str = ""
 
 
 class AttachmentView(Object, frozen=True, kw_only=True):
@@ -185,6 +187,7 @@ VIEWS: dict[str, Kind] = {
                 ("MTU", lambda view: str(view.status.mtu or "-")),
                 ("INGRESS", lambda view: format_rate(view.status.ingress_rate)),
                 ("EGRESS", lambda view: format_rate(view.status.egress_rate)),
+                ("EGRESS LIST", lambda view: view.status.egress_list[:SHORT_ID] or "-"),
                 ("SANDBOX", lambda view: view.spec.sandbox or "-"),
             ),
         ),

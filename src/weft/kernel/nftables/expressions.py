@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from weft.kernel.netlink import attribute, attributes, nest
 from weft.kernel.nftables import keys
-from weft.kernel.nftables.messages import I32, U32, number, read_number, read_text, text
+from weft.kernel.nftables.messages import I32, U32, U64, number, read_number, read_text, text
 from weft.model.errors import Unsupported
 from weft.rows.rules import (
     Bitwise,
@@ -25,6 +25,8 @@ from weft.rows.rules import (
     ExtensionHeader,
     Fib,
     Immediate,
+    Limit,
+    Log,
     Lookup,
     Masquerade,
     Meta,
@@ -122,6 +124,7 @@ def _read_octet(data: memoryview) -> int:
 
 
 _U32 = Codec(U32.pack, read_number)
+_U64 = Codec(U64.pack, lambda data: U64.unpack(data)[0])
 _OCTET = Codec(lambda value: bytes((value,)), _read_octet)
 _BOOL = Codec(
     lambda value: U32.pack(1 if value else 0), lambda data: {0: False, 1: True}[read_number(data)]
@@ -188,6 +191,23 @@ FORMS: dict[type[Expression], Form] = {
         ),
     ),
     Immediate: Form("immediate", (Field(1, "register", _U32), Field(2, "value", _BYTES))),
+    Limit: Form(
+        "limit",
+        (
+            Field(1, "rate", _U64),
+            Field(2, "unit", _U64),
+            Field(3, "burst", _U32),
+            Field(4, "", _U32, fixed=0),  # NFT_LIMIT_PKTS
+            Field(5, "", _U32, fixed=0),
+        ),
+    ),
+    Log: Form(
+        "log",
+        (
+            Field(2, "prefix", _TEXT),
+            Field(5, "level", _U32),
+        ),
+    ),
     Masquerade: Form(
         "masq",
         (
@@ -208,7 +228,7 @@ FORMS: dict[type[Expression], Form] = {
             Field(7, "flags", _U32, silent=True),
         ),
     ),
-    Reject: Form("reject", (Field(1, "type", _U32), Field(2, "code", _OCTET))),
+    Reject: Form("reject", (Field(1, "type", _U32), Field(2, "code", _OCTET, optional=True))),
 }
 """Expressions that are the same in both directions. Bitwise, Verdict and Counter are apart."""
 

@@ -27,6 +27,15 @@ IPAM_TYPE = "weft"
 ValidAttachments = frozenset[tuple[str, str]]
 
 
+class DenyNetworks(msgspec.Struct, frozen=True, kw_only=True):
+    """CIDRs that no rule of `netOutRules` opens: for every container, for apps and tasks, and
+    while an app is staged."""
+
+    always: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    staging: tuple[str, ...] = ()
+
+
 class Conf(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The plugin's own keys. None is absent: the agent's setting or default counts."""
 
@@ -43,6 +52,10 @@ class Conf(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ingress_burst: int = 0
     egress_rate: int = 0
     egress_burst: int = 0
+    # beside `netOutRules`; as Cloud Foundry's cni-wrapper-plugin spells them, see net_out.py
+    host_tcp_services: tuple[str, ...] = msgspec.field(default=(), name="host_tcp_services")
+    host_udp_services: tuple[str, ...] = msgspec.field(default=(), name="host_udp_services")
+    deny_networks: DenyNetworks = msgspec.field(default=DenyNetworks(), name="deny_networks")
 
 
 class Ipam(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +96,7 @@ class PluginDocument(Head, frozen=True, kw_only=True, rename="camel"):
     ipam: Ipam = Ipam()
     args: dict[str, object] = {}
     runtime_config: dict[str, object] = {}
+    metadata: object = None  # Cloud Foundry's; what it is elsewhere is none of our business
     prev_result: dict[str, object] | None = None
 
 
@@ -90,9 +104,11 @@ _HEAD = ("cniVersion", "name")
 _CONF_SHAPE = shape(
     "type", "mtu", "ipMasq", "pools", "ips", "mac", "labels",
     "ingressRate", "ingressBurst", "egressRate", "egressBurst",
+    "host_tcp_services", "host_udp_services",
+    deny_networks=shape("always", "running", "staging"),
     dns=shape("nameservers", "domain", "search", "options"),
 )  # fmt: skip
-_PLUGIN_SHAPE = shape(*_HEAD, "runtimeConfig", "prevResult", "args", ipam=shape("type"))
+_PLUGIN_SHAPE = shape(*_HEAD, "runtimeConfig", "prevResult", "args", "metadata", ipam=shape("type"))
 _ARGS_SHAPE = shape("cni")
 _REFERENCE_SHAPE = shape("containerID", "ifname")
 _KEPT = frozenset({"cni.dev/valid-attachments", "cni.dev/attachments"})
@@ -107,7 +123,8 @@ _HEAD_SHAPE = shape(*_HEAD)
 KEYS = shape(
     *_HEAD, "type", "mtu", "ipMasq", "pools", "ips", "mac", "labels", "dns", "ipam", "args",
     "runtimeConfig", "prevResult", "cni.dev/valid-attachments", "cni.dev/attachments",
-    "ingressRate", "ingressBurst", "egressRate", "egressBurst",
+    "ingressRate", "ingressBurst", "egressRate", "egressBurst", "metadata",
+    "host_tcp_services", "host_udp_services", "deny_networks",
 )  # fmt: skip
 """Every key at the top of a configuration that any verb reads."""
 _TYPE = re.compile(r"[A-Za-z0-9_.][^/\\\x00-\x1f\x7f]*")

@@ -141,7 +141,14 @@ def _wishes(
     hooked: bool,
 ) -> Wishes:
     try:
-        return wishes.resolve(runtime_config, config.args_cni(document), args, conf, document.args)
+        return wishes.resolve(
+            runtime_config,
+            config.args_cni(document),
+            args,
+            conf,
+            document.args,
+            document.metadata,
+        )
     except Invalid as error:
         raise annotated.renamed(error) if hooked else error from None
 

@@ -23,6 +23,7 @@ import msgspec
 from weft.model.addresses import Address, parse_address
 from weft.model.attachment import PodRef
 from weft.model.bandwidth import Bandwidth
+from weft.model.egress import EgressList
 from weft.model.errors import Invalid
 from weft.model.names import (
     MAX_ANNOTATION_BYTES,
@@ -32,7 +33,7 @@ from weft.model.names import (
     printable,
 )
 from weft.model.ports import PortMapping
-from weft.wire.cni import traffic_wishes
+from weft.wire.cni import net_out, traffic_wishes
 from weft.wire.cni.config import Conf
 from weft.wire.cni.document import convert, project, shape
 from weft.wire.cni.environment import Args
@@ -67,6 +68,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     annotations: dict[str, str] = {}
     ports: tuple[PortMapping, ...] = ()
     bandwidth: Bandwidth = Bandwidth()
+    egress: EgressList | None = None  # None: it may connect everywhere
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,10 +118,12 @@ def resolve(
     args: Args,
     conf: Conf,
     foreign_args: Mapping[str, object] = NOTHING,
+    metadata: object = None,
 ) -> Wishes:
     """The wishes of one request; raises Invalid naming the place (code 4 in CNI_ARGS, else 7).
 
-    `foreign_args` is the whole of `args`, of which Mesos uses a part of its own.
+    `foreign_args` is the whole of `args`, of which Mesos uses a part of its own; `metadata` what
+    Cloud Foundry says of the container, beside or inside `runtimeConfig`.
     """
     runtime = convert(project(runtime_config, _RUNTIME_SHAPE), _Runtime, "runtimeConfig")
     cni = convert(project(args_cni, _ARGS_CNI_SHAPE), _ArgsCni, "args.cni")
@@ -138,16 +142,18 @@ def resolve(
         ("mac", "invalid-config", conf.mac),
     )
     _check_annotations(runtime.annotations)
+    told = metadata if isinstance(metadata, dict) else runtime_config.get("metadata")
+    told = told if isinstance(told, dict) else {}
     return Wishes(
         ips=ips,
         mac=_hardware_address(mac) if mac else "",
         pod=_pod(variables) if variables else PodRef(),
-        labels=_labels(
-            runtime, cni, _of_mesos(foreign_args), variables.get("WEFT_LABELS", ""), conf
-        ),
+        labels=net_out.labels(told)
+        | _labels(runtime, cni, _of_mesos(foreign_args), variables.get("WEFT_LABELS", ""), conf),
         annotations=runtime.annotations,
         ports=traffic_wishes.ports(runtime_config, foreign_args),
         bandwidth=traffic_wishes.bandwidth(runtime_config, runtime.annotations, conf),
+        egress=net_out.egress(runtime_config, told, conf),
     )
 
 
