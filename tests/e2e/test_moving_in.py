@@ -4,7 +4,9 @@ plugins, the real agent and the real launcher."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +16,10 @@ from test_host_ports import published, reach
 
 from acceptance import Host, ask, pool
 from former import NETWORKS, REFERENCE, RESULTS, Before, before
+from weft.cli.client import Client
+from weft.lab import cluster
+from weft.lab.nodes import CLEAN_PATH
+from weft.wire.api import ListParams
 
 POOLS = ("former-former-ipv4", "former-former-ipv6")
 
@@ -41,8 +47,9 @@ def results(answer: dict[str, Any]) -> dict[str, str]:
 
 def known(host: Host) -> dict[str, str]:
     """Container to state."""
-    found = json.loads(host.weft("get", "attachments", "-o", "json"))
-    return {each["spec"]["container"]: each["status"]["state"] for each in found["items"]}
+    client = Client(str(host.node.path(cluster.AGENT_SOCKET)))
+    found = client.call("list", ListParams(kind="Attachment")).items
+    return {each["spec"]["container"]: each["status"]["state"] for each in found}
 
 
 def until(what: Callable[[], bool]) -> None:
@@ -153,6 +160,35 @@ def test_a_del_that_is_killed_half_way_is_finished_by_the_next_agent(
     assert "8080" not in former.rules()
     del former.held["one"]
     host.unmake(["one"])
+
+
+def test_an_import_that_is_killed_half_way_is_made_again_and_nothing_is_known_twice(
+    host: Host, former: Before
+) -> None:
+    place = host.node.path(f"{NETWORKS}/former")
+    place.mkdir(parents=True)
+    names = [f"c{number}" for number in range(600)]
+    for number, name in enumerate(names):
+        path = place / f"10.22.{1 + number // 200}.{1 + number % 200}"
+        path.write_text(f"{name}\r\neth0")
+        path.chmod(0o600)
+    argv = [sys.executable, "-m", "weft.main", "import"]
+    environment = {"PATH": CLEAN_PATH, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with host.node.popen(argv, env=environment, **quiet) as command:
+        until(lambda: bool(known(host)))
+        host.end()
+        assert command.wait(20) in (0, 1)
+    host.start()
+    half = known(host)
+    assert half and set(half.values()) == {"imported"}
+    done = results(imported(host))
+    assert done == {name: "known" if name in half else "imported" for name in names}
+    assert set(known(host)) == set(names)
+    assert "600 addresses, 600 attachments, no problems" in host.weft("ipam", "check")
+    for path in place.iterdir():
+        path.unlink()
+    assert len(imported(host)["gone"]) == len(names)
 
 
 def test_what_cannot_be_read_is_named_and_costs_nobody_else(host: Host, former: Before) -> None:

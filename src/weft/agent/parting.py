@@ -81,8 +81,11 @@ def _chain(
     variables = _variables(attachment, former) | {
         "CNI_ARGS": ";".join(f"{name}={value}" for name, value in cached.args)
     }
-    for type_, conf in requests(cached):
-        yield from _call(type_, former, variables, conf, deadline)
+    asked = requests(cached)
+    for number, (type_, conf) in enumerate(asked):
+        # one that hangs leaves the others their share
+        share = max(0.0, deadline - time.monotonic()) / (len(asked) - number)
+        yield from _call(type_, former, variables, conf, share)
 
 
 def _reserved(attachment: Attachment, former: Former, deadline: float) -> Iterator[str]:
@@ -91,9 +94,10 @@ def _reserved(attachment: Attachment, former: Former, deadline: float) -> Iterat
     left = [path for path in former.reservations if os.path.lexists(path)]
     places = {path.rpartition("/")[0]: path.rpartition("/")[2].replace("_", ":") for path in left}
     for directory, address in places.items():
+        share = max(0.0, deadline - time.monotonic())
         above = directory.rpartition("/")[0]
         conf = release_request(key.network, address, above)
-        yield from _call(HOST_LOCAL, former, _variables(attachment, former), conf, deadline)
+        yield from _call(HOST_LOCAL, former, _variables(attachment, former), conf, share)
 
 
 def _call(
@@ -101,13 +105,12 @@ def _call(
     former: Former,
     variables: dict[str, str],
     conf: dict[str, object],
-    deadline: float,
+    patience: float,
 ) -> Iterator[str]:
     try:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if not patience:
             raise NotReady(f"{type_}: no time was left for it")
-        plugins.call(plugins.find(type_, former.plugins), variables, conf, patience=left)
+        plugins.call(plugins.find(type_, former.plugins), variables, conf, patience=patience)
     except WeftError as error:
         yield error.message
 

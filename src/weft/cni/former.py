@@ -107,7 +107,6 @@ class _Reading:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._plugins = tuple(each for each in places.plugins if os.path.isdir(each))
         self._booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self.damaged: list[Damaged] = []
         self.ranges: dict[Range, None] = {}
@@ -200,7 +199,7 @@ class _Reading:
                 if route.dst in ("0.0.0.0/0", "::/0")
             ),
             cache=path,
-            plugins=self._plugins,
+            plugins=self._places.plugins,
             written=written,
             problem=problem,
         )
@@ -245,7 +244,9 @@ class _Reading:
                 ),
                 None,
             )
-        known = known or Container(key=key, addresses=(), plugins=self._plugins, written=written)
+        known = known or Container(
+            key=key, addresses=(), plugins=self._places.plugins, written=written
+        )
         addresses = known.addresses
         if address not in addresses:
             addresses = (*addresses, address)

@@ -57,7 +57,7 @@ def call(
     except OSError as error:
         raise PeerFault(f"{program} cannot be started: {error.strerror}") from error
     try:
-        out, err = child.communicate(msgspec.json.encode(conf), timeout=max(0.1, patience))
+        out, err = child.communicate(msgspec.json.encode(conf), timeout=patience)
     except subprocess.TimeoutExpired:
         raise PeerFault(f"{program} did not end within {patience:.0f} s") from None
     finally:
