@@ -145,7 +145,7 @@ def test_every_name_the_kernel_takes_otherwise_is_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [";;=", "A", "A=b=c", "=b", "IgnoreUnknown=1;", ";", "IgnoreUnknown=1;K8S_POD_NAME"]
+    "text", [";;=", "A", "IP=b=c", "=b", "IgnoreUnknown=1;", ";", "IgnoreUnknown=1;K8S_POD_NAME"]
 )
 def test_an_argument_that_is_no_pair_is_refused(text: str) -> None:
     error = refusal({**ADD, "CNI_ARGS": text})
@@ -162,6 +162,12 @@ def test_an_unknown_argument_is_refused_unless_it_is_to_be_ignored() -> None:
         assert dict(request.args)["FOO"] == "1"
     for no in ("0", "false"):
         assert "'FOO'" in refusal({**ADD, "CNI_ARGS": f"FOO=1;IgnoreUnknown={no}"}).message
+
+
+def test_an_argument_of_others_may_hold_what_ours_may_not() -> None:
+    text = "NOMAD_JOB_ID=a=b=;IgnoreUnknown=true"
+    assert dict(parse_request({**ADD, "CNI_ARGS": text}, CONF).args)["NOMAD_JOB_ID"] == "a=b="
+    assert "'NOMAD_JOB_ID'" in refusal({**ADD, "CNI_ARGS": "NOMAD_JOB_ID=a=b="}).message
 
 
 def test_ignore_unknown_takes_booleans_only() -> None:

@@ -164,17 +164,18 @@ def _is_text(path: str) -> bool:
 
 
 def _args(text: str, strict: bool) -> Args:
-    """`K=V;K=V` with exactly one `=` each; the last of several counts.
+    """`K=V;K=V`; the last of several counts.
 
-    Without IgnoreUnknown an unknown key is an error, as in the Go libraries. DEL takes what it can
-    read and leaves the rest.
+    A value of ours has no `=`, as in the Go libraries; what belongs to others may (Nomad passes
+    names of jobs). Without IgnoreUnknown an unknown key is an error. DEL takes what it can read and
+    leaves the rest.
     """
     if not text:
         return ()
     pairs: dict[str, str] = {}
     for number, item in enumerate(text.split(";"), 1):
         key, equals, value = item.partition("=")
-        if key and equals and "=" not in value:
+        if key and equals and ("=" not in value or key not in ARGS_KNOWN):
             pairs[key] = value
         elif strict:  # named by its place: what it holds may be a secret, and errors are logged
             raise invalid(f"CNI_ARGS: invalid pair, number {number}; use KEY=VALUE", "CNI_ARGS")

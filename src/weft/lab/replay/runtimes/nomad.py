@@ -43,6 +43,7 @@ NOMAD = Persona(
         ("NOMAD_ALLOC_ID", "{container}"),
         ("IgnoreUnknown", "true"),
         ("NOMAD_JOB_ID", "example/dispatch-1760000000-1a2b3c4d"),
+        ("team", "web=front"),  # of the job's block `cni`, passed as it is
         ("NOMAD_NAMESPACE", "default"),
         ("NOMAD_REGION", "global"),
     ),
