@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from acceptance import LAUNCHER, Host, host_link
+from acceptance import LAUNCHER, Host, ask, host_link
 from weft.lab.nodes import CLEAN_PATH
 
 PAGE = Path(__file__).parents[2] / "docs" / "oci-hooks.md"
@@ -270,6 +270,50 @@ def test_what_was_killed_is_given_back_without_its_hook(host: Host, runc: Runtim
     wait_for(lambda: host_link("lives") not in host.pod_links)
     host.start()
     gone(host, "killed", "forgotten", "cut", "lives")
+
+
+def test_gc_and_a_lost_journal_know_a_hooks_container(host: Host, runc: Runtime) -> None:
+    runc.bundle("mine")
+    runc.start("mine")
+    host.add("theirs")
+    assert host.send(ask("GC", **{"cni.dev/valid-attachments": []})).status == 0
+    assert set(attachments(host)) == {("mine", "eth0")}
+    host.unmake(["theirs"])
+    host.end()
+    for each in host.node.path("/run/weft").glob("journal.db*"):
+        each.unlink()
+    host.start()  # all that is known now is what the link's record says
+    runc.good("exec", "mine", BUSYBOX, "true")
+    assert host.send(ask("GC", **{"cni.dev/valid-attachments": []})).status == 0
+    assert set(attachments(host)) == {("mine", "eth0")}
+    runc.good("delete", "--force", "mine")
+    gone(host, "mine")
+
+
+def test_namespaces_that_are_not_the_containers_own(host: Host, runc: Runtime) -> None:
+    host.make(["shared"])
+    for name in ("node", "first", "second"):
+        runc.bundle(name)
+        place = host.node.path(BUNDLES) / name / "config.json"
+        config = json.loads(place.read_text())
+        kinds = config["linux"]["namespaces"]
+        kinds[:] = [each for each in kinds if each["type"] != "network"]
+        if name != "node":
+            kinds.append({"type": "network", "path": "/run/netns/shared"})
+        place.write_text(json.dumps(config))
+    refused = runc("run", "--detach", "--bundle", f"{BUNDLES}/node", "node")
+    assert refused.returncode != 0
+    assert "is the node's own network namespace" in refused.stdout
+    runc.start("first")
+    refused = runc("run", "--detach", "--bundle", f"{BUNDLES}/second", "second")
+    assert refused.returncode != 0 and "eth0" in refused.stdout
+    assert set(attachments(host)) == {("first", "eth0")}
+    os.kill(runc.pid("first"), signal.SIGKILL)
+    time.sleep(0.1)
+    assert host_link("first") in host.pod_links  # the namespace lives on, and so does its link
+    runc.good("delete", "first")
+    gone(host, "first", "second", "node")
+    host.unmake(["shared"])
 
 
 def test_without_an_agent_nothing_is_created_and_everything_deleted(

@@ -147,13 +147,14 @@ class Detacher:
     async def collect(self, network: str, valid: Iterable[tuple[str, str]]) -> list[AttachmentKey]:
         """GC: remove every attachment of `network` whose ADD has finished by now, not in `valid`.
 
+        A runtime's list has its own containers: those of OCI hooks beside it are left alone.
         Goes on after an error and raises an ExceptionGroup of all of them at the end.
         """
         keep = frozenset(valid)
         doomed = [
             a.key
             for a in self._attachments.finished(network)
-            if (a.key.container, a.key.ifname) not in keep
+            if not a.hooked and (a.key.container, a.key.ifname) not in keep
         ]
         ends = await asyncio.gather(*map(self.detach, doomed), return_exceptions=True)
         errors = [end for end in ends if isinstance(end, Exception)]
