@@ -26,6 +26,7 @@ from pathlib import Path
 
 import msgspec
 
+from weft.engines import relay
 from weft.kernel import files, loopback_hook
 from weft.model.errors import NotFound, NotReady, WeftError
 from weft.model.settings import PathSettings
@@ -122,6 +123,7 @@ def lower_both(paths: PathSettings, asked: WayBack) -> None:
     lower("journal", Path(paths.journal), asked.journal)
     if asked.journal < PUBLISHING:
         loopback_hook.remove()  # it would lead ::1 to addresses that others get
+        relay.end_all(Path(paths.socket).parent)
 
 
 def lower(name: str, path: Path, wanted: int) -> None:

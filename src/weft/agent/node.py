@@ -72,6 +72,8 @@ class Node:
         self.facts: Facts = self._gather()
         self._trouble = "the agent is starting"
         self._guarded = False
+        self.relayed: tuple[tuple[int, int, int], ...] = ()
+        """What a relay leads by ::1: protocol, published port, and the relay's own port."""
         self.full: Callable[[], str | None] = lambda: None
         self.hindered: Callable[[], str | None] = lambda: None
         """Why nothing new may begin, although what is attached does not suffer; or None."""
@@ -161,6 +163,7 @@ class Node:
                 strangers=self.facts.strangers,
                 owner=None if self.unprotected else self._rules.tables.port,
                 bridges=not self.unbridged,
+                relayed=self.relayed,
             )
         )
         try:

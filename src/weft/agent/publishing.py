@@ -3,24 +3,19 @@
     claim      before an ADD's first effect        published  once its rows stand
     release    what was claimed, and more          withdrawn  once a DEL's rows are gone
 
-The rows themselves (elements of the maps) are the engine's. A hook that leads ::1 to containers
-(`kernel.loopback_hook`) is made with the first port that needs it; where the kernel has none, `why`
-says so for status, and everything else works.
+The rows themselves (elements of the maps) are the engine's. Next: `agent.loopback` for ::1.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from weft.agent.events import Log
+from weft.agent.loopback import Loopback
 from weft.agent.ports import Ledger
 from weft.agent.stale import StaleFlows
-from weft.fabric.wiring import packed
-from weft.kernel import loopback_hook
-from weft.kernel.loopback_hook import Goal, Hook, Port
 from weft.model.attachment import Attachment, AttachmentKey
-from weft.model.ports import PROTOCOLS
 
 LENT = 5.0
 """Seconds after an ADD in which the runtime may bind the ports itself (`Ledger.lend`)."""
@@ -29,15 +24,12 @@ LENT = 5.0
 class Publishing:
     """Published ports of this node."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, loopback: Loopback) -> None:
         self.ledger = Ledger(log)
+        self.loopback = loopback
         self._flows = StaleFlows(log)
-        self._hook: Hook | None = None
         self._lent: dict[AttachmentKey, asyncio.TimerHandle] = {}
-        self.why = ""
-        """Why programs of the node do not reach published ports by ::1; "" where they do, or
-        where no port needs it."""
+        self._newly: list[Attachment] = []  # by ::1 they are not led yet
 
     def claim(self, attachment: Attachment) -> None:
         """See `Ledger.claim`."""
@@ -48,14 +40,9 @@ class Publishing:
         self._call_back(key)
         self.ledger.release(key)
 
-    def begin(self, attachments: Iterable[Attachment]) -> None:
-        """At a start, once it is known what stands: the hook leads to exactly that."""
-        ours = (each for each in attachments if each.former is None)
-        goals = {port: goal for each in ours for port, goal in _goals(each)}
-        if goals:
-            self._make(goals)
-        else:
-            loopback_hook.remove()
+    async def begin(self, attachments: Iterable[Attachment]) -> None:
+        """At a start, once it is known what stands: ::1 leads to exactly that."""
+        await self.loopback.begin(attachments)
 
     def published(self, attachment: Attachment) -> None:
         """The rows of an attachment stand."""
@@ -63,31 +50,24 @@ class Publishing:
             return
         self._lend(attachment.key)
         self._flows.after(attachment)
-        goals = dict(_goals(attachment))
-        if not goals:
-            return
-        if self._hook is None:
-            self._make(goals)
-            return
-        try:
-            for port, goal in goals.items():
-                self._hook.put(port, goal)
-        except OSError as error:
-            self._failed(error)
+        self.loopback.published(attachment)
+        if self.loopback.relays:
+            self._newly.append(attachment)
+
+    def relayed(self) -> None:
+        """The packet rules know the relay's ports: datagrams of before may find them."""
+        newly, self._newly = self._newly, []
+        for attachment in newly:
+            self._flows.after(attachment)
 
     def withdrawn(self, attachment: Attachment) -> None:
         """The rows of an attachment are gone."""
         self.release(attachment.key)
-        if not attachment.ports or attachment.former is not None:
+        if not attachment.ports:
             return
+        self._newly = [each for each in self._newly if each.key != attachment.key]
         self._flows.after(attachment.having("leaving"))
-        if self._hook is None:
-            return
-        try:
-            for port, _ in _goals(attachment):
-                self._hook.drop(port)
-        except OSError as error:
-            self._failed(error)
+        self.loopback.withdrawn(attachment)
 
     def _lend(self, key: AttachmentKey) -> None:
         self._call_back(key)
@@ -107,37 +87,10 @@ class Publishing:
         if timer is not None:
             timer.cancel()
 
-    def _make(self, goals: dict[Port, Goal]) -> None:
-        try:
-            self._hook = Hook(goals)
-        except OSError as error:
-            self._failed(error)
-        else:
-            self.why = ""
-
-    def _failed(self, error: OSError) -> None:
-        why = f"no connect hook: {error.strerror or error}"
-        if why != self.why:
-            self._log.event("warning", "LoopbackNotLed", "node", why)
-        self.why = why
-
     async def close(self) -> None:
-        """Give back sockets and map; ports and hook stay published."""
+        """Give back sockets and map; ports stay published, hook and relay go on."""
         await self._flows.close()
         for key in list(self._lent):
             self._call_back(key)
         self.ledger.close()
-        if self._hook is not None:
-            self._hook.close()
-
-
-def _goals(attachment: Attachment) -> Iterator[tuple[Port, Goal]]:
-    """What ::1 leads to for an attachment."""
-    ip = next((each.address for each in attachment.addresses if ":" in each.address), None)
-    if ip is None:
-        return
-    for mapping in attachment.ports:
-        wanted = mapping.host_ip == "::1" or (mapping.every and 6 in mapping.families)
-        if wanted and mapping.protocol != "sctp":
-            port = Port(PROTOCOLS[mapping.protocol], mapping.host_port)
-            yield port, Goal(packed(ip), mapping.container_port)
+        await self.loopback.close()

@@ -37,6 +37,7 @@ from weft.agent.importing import Importing
 from weft.agent.journal import Journal
 from weft.agent.keeping import Keeping
 from weft.agent.limiting import Limiting
+from weft.agent.loopback import Loopback
 from weft.agent.lowering import give_way
 from weft.agent.mirror import Mirror
 from weft.agent.node import Node
@@ -50,6 +51,7 @@ from weft.agent.readers import Readers
 from weft.agent.reaper import Reaper
 from weft.agent.recognition import Recognition
 from weft.agent.recovery import Recovery
+from weft.agent.relaying import Doors
 from weft.agent.server import Connection, Server
 from weft.agent.status import Reporter
 from weft.agent.supervision import Supervision
@@ -88,6 +90,7 @@ class Service:
     """Where the settings were read from; only told."""
 
     _soon: asyncio.TimerHandle | None = None  # the node's rules, once more
+    _programs = False  # whether the node's rules are written
 
     def __init__(self, settings: Settings, supervision: Supervision | None = None) -> None:
         """`supervision`: what a service manager gave; by default, nothing."""
@@ -114,7 +117,7 @@ class Service:
         self.reaper = Reaper(delete_links, self.looking.gone)
         self.addresses = Addresses(self.store, settings, self.name, self.node, self.log)
         self.laps = Laps(STEPS)
-        self.publishing = Publishing(self.log)
+        self.publishing = self._publishing()
         self.limiting, self.egress = Limiting(), Egress(self.engine, self.journal, self.log)
         ground = self._ground()
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
@@ -149,6 +152,10 @@ class Service:
         self.server = Server(Path(paths.socket), self.handle, self.log)
         self.readers = Readers(settings, self.api, self.log)
 
+    def _publishing(self) -> Publishing:
+        way, directory = self.settings.ports.ipv6_loopback, Path(self.settings.paths.socket).parent
+        return Publishing(self.log, Loopback(way, directory, self.log, self._relayed))
+
     def _ground(self) -> Ground:
         return Ground(
             engine=self.engine,
@@ -173,13 +180,15 @@ class Service:
         kept = self.journal.read().egress
         self.egress.begin(self.attachments, kept, self.node.listed)
         self.recovery.adopt()
+        await self.publishing.loopback.adopt()
         # not earlier: rules that no attachment has are removed when they are taken over
         self.addresses.changed = self._reprogram
         await self.addresses.hold()
+        self._programs = True
         self._reprogram()
         self._forward()
         await self.recovery.settle()
-        self.publishing.begin(self.attachments)
+        await self.publishing.begin(self.attachments)
         await self.recognition.locate()
         self.server.listen(self._passed)
         await self.recovery.bury()
@@ -219,6 +228,15 @@ class Service:
                 loop = asyncio.get_running_loop()
                 self._soon = loop.call_later(pauses[0], self._try_again, pauses[1:])
         self.firewalls.again()
+
+    def _relayed(self, doors: Doors) -> None:
+        """The relay for ::1 has other ports."""
+        own = tuple(sorted((*port, number) for port, number in doors.items()))
+        if own != self.node.relayed:
+            self.node.relayed = own
+            if self._programs:
+                self._reprogram()
+        self.publishing.relayed()
 
     def _try_again(self, pauses: Sequence[float] = ()) -> None:
         """What kept ADD from being served may have passed."""

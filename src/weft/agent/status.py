@@ -191,6 +191,7 @@ class Reporter:
         )
 
     def _capabilities(self, unlimited: str) -> tuple[Capability, ...]:
+        loopback = self._service.publishing.loopback
         return (
             Capability(name="ipv6", present=self._service.node.facts.wiring.ipv6_kernel),
             Capability(
@@ -205,8 +206,9 @@ class Reporter:
             ),
             Capability(
                 name="host ports by ::1",
-                present=not self._service.publishing.why,
-                why=self._service.publishing.why,
+                present=not loopback.why,
+                why=loopback.why,
+                way=loopback.way,
             ),
             Capability(name="bandwidth limits", present=not unlimited, why=unlimited),
         )

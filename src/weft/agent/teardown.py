@@ -30,6 +30,7 @@ from weft.drivers.removal import delete_links
 from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
+from weft.engines import relay
 from weft.fabric.wiring import adoption
 from weft.kernel import loopback_hook
 from weft.kernel.files import check_directory
@@ -88,6 +89,7 @@ async def teardown(settings: Settings, boot_id: str) -> None:
     _leave_adopted(engine, links, known)
     _leave_firewalls(settings.paths, log)
     loopback_hook.remove()
+    relay.end_all(Path(settings.paths.socket).parent)
     if refused:
         raise WeftError(f"these links could not be deleted: {', '.join(refused)}; run it again")
     if stuck:

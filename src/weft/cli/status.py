@@ -56,6 +56,10 @@ def status_text(found: Status, now: float | None = None) -> str:
         for index, each in enumerate(each for each in found.capabilities if not each.present)
     ]
     lines += [
+        _line("By other ways" if not index else "", f"{plain(each.name)}: {plain(each.way)}")
+        for index, each in enumerate(each for each in found.capabilities if each.way)
+    ]
+    lines += [
         _line("Files" if not index else "", f"{each.name} {each.path} (format {each.format})")
         for index, each in enumerate(each for each in found.formats if each.path)
     ]

@@ -142,6 +142,22 @@ class SocketSettings(Section, frozen=True, kw_only=True):
     ] = ""
 
 
+LoopbackWay = Literal["auto", "hook", "relay", "off"]
+
+
+class PortsSettings(Section, frozen=True, kw_only=True):
+    """Published ports of containers."""
+
+    ipv6_loopback: Annotated[
+        LoopbackWay,
+        Meta(
+            description="how programs of the node reach published ports by ::1; hook: the kernel "
+            "leads them there (cgroup version 2); relay: a process of the agent's copies; auto: "
+            "hook where the kernel can, else relay; off: not at all"
+        ),
+    ] = "auto"
+
+
 class MetricsSettings(Section, frozen=True, kw_only=True):
     """Where the agent shows metrics and health over HTTP: `/metrics`, `/healthz`, `/readyz`."""
 
@@ -218,6 +234,7 @@ class Settings(Section, frozen=True, kw_only=True):
     ruleset: RulesetSettings = RulesetSettings()
     repair: RepairSettings = RepairSettings()
     foreign_firewall: ForeignFirewall = "report"
+    ports: PortsSettings = PortsSettings()
     socket: SocketSettings = SocketSettings()
     metrics: MetricsSettings = MetricsSettings()
     watchdog: WatchdogSettings = WatchdogSettings()

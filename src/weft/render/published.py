@@ -1,7 +1,8 @@
 """Ports of the node that lead to pods: chains of every node, elements of one attachment.
 
     prerouting, output -- destination is an address of this node -- published
-    published          -- (address, protocol, port) in hostports4/6, (protocol, port) in ports4/6
+    published          -- ::1: (protocol, port) in loopback6, and no further
+                          (address, protocol, port) in hostports4/6, (protocol, port) in ports4/6
                           -> new destination from the map's data
     postrouting        -- back: from 127.0.0.1, or from the pod to itself: masqueraded
 
@@ -9,7 +10,8 @@ One look-up whatever is published, and an attachment comes and goes by elements:
 touched. Only packets for addresses that the node has (fib type local) are looked at, so traffic to
 others is never taken (CVE-2025-67499). Clients keep their address: the answer comes back through
 the node's connection tracking anyway. Two senders cannot: 127.0.0.1, which no other host may
-answer to, and the pod itself, which would answer to itself without the node.
+answer to, and the pod itself, which would answer to itself without the node. ::1 is not translated
+to a pod, because the answer would have no route; where a relay leads it, to a port of the relay's.
 Sources: nftables' nat and fib expressions; IANA protocol numbers; `net/ipv4/conf/*/route_localnet`.
 """
 
@@ -21,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from weft.model.ports import PROTOCOLS, PortMapping, Protocol
 from weft.render import phrases as p
-from weft.render.sets import HOST_PORTS, PORTS, TABLE
+from weft.render.sets import HOST_PORTS, LOOPBACK, PORTS, TABLE
 from weft.rows.rules import (
     Chain,
     Compare,
@@ -42,6 +44,7 @@ _DSTNAT = -100  # NF_IP_PRI_NAT_DST
 _SRCNAT = 99  # before `outbound`, at NF_IP_PRI_NAT_SRC: the first translation of a hook stands
 _LOCAL = struct.pack("=I", 2)  # RTN_LOCAL, in the host's order
 _LOOPBACK4 = b"\x7f"
+_LOOPBACK6 = bytes(15) + b"\x01"
 _NFPROTO = {4: 2, 6: 10}
 _DADDR = {4: (16, 4), 6: (24, 16)}
 # registers: 1 is octets 0..15; 9 and 10 its second and third word; 2 and 13 the words after it
@@ -52,7 +55,7 @@ _NAMES: Mapping[int, Protocol] = {number: name for name, number in PROTOCOLS.ite
 def chains() -> tuple[Chain, ...]:
     """The chains of a node, each after those that it refers to."""
     return (
-        _chain("published", (*_lookups(4), *_lookups(6))),
+        _chain("published", (*_lookups(4), *_by_loopback(), *_lookups(6))),
         _chain("back-adopted", _back_adopted()),
         _base("to-published", _PRE_ROUTING, _DSTNAT, (_published(),)),
         _base("own-to-published", _OUTPUT, _DSTNAT, (_published(),)),
@@ -79,13 +82,7 @@ def _published() -> Rule:
 def _lookups(version: int) -> tuple[Rule, ...]:
     family = p.ipv4() if version == 4 else p.ipv6()
     offset, length = _DADDR[version]
-    nat = DestinationNat(
-        family=_NFPROTO[version],
-        address_low_register=1,
-        address_high_register=1,
-        port_low_register=_DATA_PORT[version],
-        port_high_register=_DATA_PORT[version],
-    )
+    nat = _to_data(version)
     after = (9, 10) if version == 4 else (2, 13)
     return (
         (
@@ -103,6 +100,45 @@ def _lookups(version: int) -> tuple[Rule, ...]:
             Lookup(set=PORTS[version], data_register=1),
             nat,
         ),
+    )
+
+
+def _by_loopback() -> tuple[Rule, ...]:
+    here = (*p.ipv6(), *p.network(_DADDR[6][0], _LOOPBACK6))
+    return (
+        (
+            *here,
+            Meta(key="l4proto"),
+            Payload(base="transport", offset=2, length=2, register=9),
+            Lookup(set=LOOPBACK, data_register=1),
+            _to_data(6),
+        ),
+        (*here, p.RETURN),
+    )
+
+
+def _to_data(version: int) -> DestinationNat:
+    """Address and port from a map's data in register 1."""
+    return DestinationNat(
+        family=_NFPROTO[version],
+        address_low_register=1,
+        address_high_register=1,
+        port_low_register=_DATA_PORT[version],
+        port_high_register=_DATA_PORT[version],
+    )
+
+
+def relayed(ports: Iterable[tuple[int, int, int]]) -> tuple[Element, ...]:
+    """The elements for a relay: protocol, published port, and its own port on ::1."""
+    return tuple(
+        Element(
+            family=Family.INET,
+            table=TABLE,
+            set=LOOPBACK,
+            parts=(bytes((protocol,)), number.to_bytes(2, "big")),
+            data=_LOOPBACK6 + own.to_bytes(2, "big") + b"\0\0",
+        )
+        for protocol, number, own in ports
     )
 
 

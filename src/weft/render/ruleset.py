@@ -87,7 +87,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     `cluster` further ranges that pods reach under their own address (services, and what a setting
     exempts). `masquerade` False: no source translation at all. `strangers` are foreign links whose
     names begin like ours (`sets.strangers_among`). `owner` is the netlink port of the socket that
-    alone may change the tables; None: anybody may.
+    alone may change the tables; None: anybody may. `relayed`: protocol, published port, and the
+    port on ::1 of the relay that leads there.
     """
 
     pools: tuple[Prefix, ...] = ()
@@ -97,6 +98,7 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     strangers: tuple[str, ...] = ()
     owner: int | None = None
     bridges: bool = True  # the kernel has rules for bridges
+    relayed: tuple[tuple[int, int, int], ...] = ()
 
 
 def node_rows(plan: NodeRules) -> tuple[Row, ...]:
@@ -110,6 +112,7 @@ def node_rows(plan: NodeRules) -> tuple[Row, ...]:
         *strangers(Family.INET, plan.strangers),
         *range_elements("pools", plan.pools),
         *range_elements("blocks", plan.blocks),
+        *published.relayed(plan.relayed),
         *range_elements("cluster", (*plan.pools, *plan.cluster)),
         *(_drop(Family.INET, reason) for reason in DROPS if reason not in _ELSEWHERE),
         *ingress.chains(),

@@ -36,6 +36,9 @@ OUT = {4: "out4", 6: "out6"}
 ARP_GUARD = "guard"
 """In the table of ARP: what pods behind adopted links may say of themselves."""
 
+LOOPBACK = "loopback6"
+"""Map of ports that a relay leads by ::1."""
+
 STRANGERS = "strangers"
 """Links whose names begin like ours and that are not ours."""
 
@@ -131,6 +134,14 @@ def attachment_sets() -> tuple[Set, ...]:
         rows.append(_set(HOST_PORTS[version], *key, data_type=target, comment=words))
         words = "pods of adopted links that are masqueraded"
         rows.append(_set(OUT[version], "ifname", f"ipv{version}_addr", comment=words))
+    rows.append(
+        _set(
+            LOOPBACK,
+            *("inet_proto", "inet_service"),
+            data_type="ipv6_addr . inet_service",
+            comment="ports that a relay on ::1 leads to pods",
+        )
+    )
     rows.append(_set(ROUTED, "ifname", comment="pods that are not masqueraded"))
     rows.append(_adopted_set(Family.INET))
     return tuple(rows)

@@ -85,11 +85,13 @@ class Format(Report, frozen=True, kw_only=True):
 
 
 class Capability(Report, frozen=True, kw_only=True):
-    """Something that kernels may lack; `why` where it is missing and what follows from that."""
+    """Something that kernels may lack; `why` where it is missing and what follows from that; `way`
+    how it is done where there are several."""
 
     name: str
     present: bool
     why: str = ""
+    way: str = ""
 
 
 class Listener(Report, frozen=True, kw_only=True):
