@@ -12,6 +12,7 @@ from acceptance import Host
 from lies import HOST_MAC, Ears, Liar, honest, lies, tables
 from weft.lab import entering, frames, probes, truth
 from weft.lab.ears import Mouth, nonce
+from weft.lab.invocation import Call
 from weft.lab.runtime import Attachment, Outcome, Runtime
 from weft.lab.wiring import OUTSIDE_V4, OUTSIDE_V6, node_addresses
 
@@ -40,6 +41,10 @@ WEFT: Json = {"type": "weft"}
 
 def ptp(ipam: Json = HOST_LOCAL, **keys: Any) -> Json:
     return {"type": "ptp", "ipam": ipam, **keys}
+
+
+def bridge(ipam: Json = HOST_LOCAL, **keys: Any) -> Json:
+    return {"type": "bridge", "bridge": "cni9", "isGateway": True, "ipam": ipam, **keys}
 
 
 def weft(**keys: Any) -> Json:
@@ -124,6 +129,15 @@ class Pod:
     def check(self) -> Outcome:
         return self.chain.runtime.check(self.chain.attachment(self.name, **self.capabilities))
 
+    def check_weft(self) -> Call:
+        """CHECK of weft alone, with the chain's result."""
+        runtime = self.chain.runtime
+        attachment = self.chain.attachment(self.name, **self.capabilities)
+        (own,) = [plugin for plugin in runtime.plugins if plugin["type"] == "weft"]
+        config = runtime.config(own, attachment, runtime.stored(attachment))
+        env = runtime.environment("CHECK", attachment)
+        return runtime.execute("weft", env, json.dumps(config).encode())
+
     def drop(self) -> None:
         self.chain.drop(self.name, **self.capabilities)
 
@@ -135,7 +149,8 @@ class Pod:
             assert probes.udp(node, self.network, own).answered, own
             assert probes.tcp(node, self.network, own).answered, own
             assert probes.icmp(node, own).answered, own
-            assert probes.tcp(self.network, node, other).source == own
+            heard = probes.tcp(self.network, node, other)
+            assert heard.source == own, heard
 
     def reaches(self, other: Pod) -> None:
         """Other pods under their own addresses."""

@@ -4,8 +4,10 @@ of the maker's; weft first gives the plugins after it what they look for."""
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from test_host_ports import reach
@@ -14,15 +16,18 @@ from acceptance import Host, ask, keep
 from chained import (
     NODE4,
     NODE6,
+    STATIC,
     Chain,
     Pod,
     assert_guarded,
+    bridge,
     good,
     mac_of,
     ptp,
     ready,
     weft,
 )
+from weft.lab import entering
 from weft.lab.wiring import OUTSIDE_V4, OUTSIDE_V6
 
 RATES = {"ingressRate": 10**8, "egressRate": 10**8}
@@ -218,7 +223,8 @@ def test_addresses_of_others_are_not_given_out_again(site: Host) -> None:
     twice = Chain(site, ptp(clash), weft(), name="twice")
     outcome = twice.try_add("late")
     assert outcome.calls[-1].status == 1
-    assert taken[0] in outcome.failure
+    assert outcome.calls[-1].code == 7
+    assert f"{taken[0]} is held by" in outcome.failure
     twice.drop("late")
     for n in range(3):
         site.drop(f"p{n}")
@@ -268,3 +274,183 @@ def test_two_do_not_limit_one_link(site: Host) -> None:
     assert outcome.calls[-1].status == 1
     assert "limits the rates" in outcome.failure
     chain.drop("pod", bandwidth={**RATES, **burst})
+
+
+@pytest.mark.matrix(id="chains killed", full=100, reduced=4)
+def test_an_agent_killed_while_it_adopts_or_gives_back_leaves_nothing(
+    site: Host, count: int
+) -> None:
+    alone = Chain(site, ptp(), name="chain")
+    chain = Chain(site, ptp(), weft(capabilities={"portMappings": True, "bandwidth": True}))
+    dice = random.Random(7)
+    before = site.snapshot()
+    for number in range(count):
+        made = alone.add("pod")
+        properly = properties(site, made.link)
+        wishes = {"portMappings": ports(8080, 80), "bandwidth": RATES}
+        request = ask(
+            "ADD",
+            "pod",
+            network="chain",
+            version="1.0.0",
+            prevResult=made.result,
+            runtimeConfig=wishes,
+        )
+        if number % 2:  # while it gives back
+            assert site.send(request).status == 0
+            request = ask("DEL", "pod", network="chain")
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(site.send, request)
+            time.sleep(dice.uniform(0.05, 0.2))  # the launcher is started in the node first
+            site.end()
+            said = pending.result()
+        site.start()
+        if number % 2 or said.status == 0:
+            assert site.send(ask("DEL", "pod", network="chain")).status == 0
+        assert properties(site, made.link) == properly
+        assert made.link not in site.guarded()
+        good(chain.runtime.delete(chain.attachment("pod", **wishes)))
+        site.unmake(["pod"])
+    left = site.settled(before)
+    assert not left, left
+
+
+def test_many_at_once(site: Host) -> None:
+    chain = Chain(site, ptp(), weft())
+    names = [f"pod{n}" for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        pods = list(pool.map(chain.add, names))
+        for pod in pods:
+            good(pod.check())
+            assert pod.link in site.guarded()
+        assert len({pod.addresses[0] for pod in pods}) == len(names)
+        list(pool.map(Pod.drop, pods))
+
+
+def test_mac_that_is_changed_later_is_named(site: Host) -> None:
+    chain = Chain(site, ptp(), weft())
+    pod = chain.add("pod")
+    entering.ip_batch(pod.network, "link set eth0 address 02:00:00:00:00:99\n")
+    said = pod.check_weft()
+    assert said.status == 1
+    assert "has MAC 02:00:00:00:00:99 instead of" in said.summary
+    pod.drop()
+
+
+def test_damage_to_what_is_ours_on_the_link_is_mended(site: Host) -> None:
+    chain = Chain(site, ptp(), weft())
+    pod = chain.add("pod")
+    link = pod.link
+    before = properties(site, link)
+    site.shell(f"ip link set {link} group default && ip link set {link} alias other")
+    until(lambda: properties(site, link) == before)
+    # an address that the maker gives its link is none of ours
+    site.shell(f"ip addr add 10.77.0.200/32 dev {link}")
+    site.restart()
+    pod.speaks()
+    assert "10.77.0.200" in site.shell(f"ip addr show dev {link}")
+    assert "10.77.0.1/32" in site.shell(f"ip addr show dev {link}")
+    pod.drop()
+
+
+def test_teardown_gives_the_link_back(new_host: Callable[..., Host]) -> None:
+    host = new_host()
+    with ready(host):
+        alone = Chain(host, ptp(), name="alone")
+        host.start()
+        made = alone.add("made")
+        before = properties(host, made.link)
+        made.drop()
+        limited = Chain(host, ptp(), weft(capabilities={"portMappings": True, "bandwidth": True}))
+        pod = limited.add("pod", portMappings=ports(8080, 80), bandwidth=RATES)
+        plain = Chain(host, ptp(), weft()).add("plain")
+        host.end()
+        host.weft("agent", "--teardown")
+        assert properties(host, pod.link) == before
+        assert properties(host, plain.link) == before
+        assert reach(host.node.network, pod.addresses[0], 80, pod.network, 80).answered
+
+
+def test_a_pod_behind_somebodys_bridge_is_guarded_at_its_port(site: Host) -> None:
+    """What IP needs goes by the bridge, what guards by the port; its neighbours without weft go on
+    as they did."""
+    words = {"capabilities": {"portMappings": True, "bandwidth": True}}
+    chain = Chain(site, bridge(hairpinMode=True), weft(ipMasq=True, **words))
+    beside = Chain(site, bridge(STATIC), name="beside")
+    first = beside.add("first")
+    before, at_bridge = properties(site, first.link), properties(site, "cni9")
+    pod = chain.add("pod", portMappings=ports(8080, 80), bandwidth=RATES)
+    other = chain.add("other", portMappings=ports(8081, 80))
+    for each in (pod, other, first):
+        each.speaks()
+    pod.reaches(other)
+    pod.reaches(first)
+    first.reaches(pod)
+    node, outside = site.node.network, site.wires.outside.network
+    for at, (target, far) in enumerate(((NODE4, OUTSIDE_V4), (NODE6, OUTSIDE_V6))):
+        assert reach(outside, target, 8080, pod.network, 80) == (far, True)
+        for client in (node, other.network, first.network, pod.network):
+            assert reach(client, target, 8080, pod.network, 80).answered, client
+        assert reach(pod.network, far, 70, outside, 70).source == target
+        assert (
+            reach(pod.network, other.addresses[at], 70, other.network, 70).source
+            == (pod.addresses[at])
+        )
+    assert reach(node, "127.0.0.1", 8080, pod.network, 80).answered
+    entering.ip_batch(node, "addr add 127.0.0.77/32 dev lo\n")
+    entering.ip_batch(first.network, "route add 127.0.0.77/32 via 10.77.0.1 dev eth0\n")
+    entering.output(first.network, ["sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"])
+    assert reach(first.network, "127.0.0.77", 70, node, 70, patience=0.3).source == ""
+    entering.ip_batch(node, "addr del 127.0.0.77/32 dev lo\n")
+    assert_guarded(pod, other, gateway=mac_of(site, "cni9"))
+    site.restart()
+    for each in (pod, other):
+        good(each.check())
+    pod.drop()
+    assert reach(node, "127.0.0.1", 8081, other.network, 80).answered
+    other.drop()
+    assert properties(site, first.link) == before
+    assert properties(site, "cni9") == at_bridge
+    first.drop()
+    site.shell("ip link del cni9")
+
+
+def test_a_lost_journal_and_a_port_that_leaves_its_bridge(site: Host) -> None:
+    chain = Chain(site, bridge(), weft(capabilities={"portMappings": True}))
+    pod = chain.add("pod", portMappings=ports(8080, 80))
+    site.end()
+    site.shell("rm /run/weft/journal.db*")
+    site.start()
+    good(pod.check())
+    pod.speaks()
+    assert reach(site.wires.outside.network, NODE4, 8080, pod.network, 80).answered
+    site.shell(f"ip link set {pod.link} nomaster")
+    said = pod.check_weft()
+    assert "is a port of no bridge now" in said.summary
+    site.shell(f"ip addr add 10.77.0.1/24 dev {pod.link} 2>/dev/null; ip link set cni9 down")
+    assert not reach(site.node.network, pod.addresses[0], 70, pod.network, 70, patience=0.3)[0]
+    pod.drop()
+    site.shell("ip link del cni9")
+
+
+def test_with_br_netfilter_it_is_the_same(site: Host) -> None:
+    path = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    before = site.shell(f"cat {path} 2>/dev/null || echo none").strip()
+    words = {"capabilities": {"portMappings": True}}
+    chain = Chain(site, bridge(hairpinMode=True), weft(ipMasq=True, **words))
+    pod, other = chain.add("pod", portMappings=ports(8080, 80)), chain.add("other")
+    for value in ("1", "0") if before != "none" else ("none",):
+        if value != "none":
+            site.shell(f"echo {value} > {path}")
+        pod.reaches(other)
+        pod.speaks()
+        for client in (pod.network, other.network, site.node.network):
+            for target in (NODE4, NODE6):
+                assert reach(client, target, 8080, pod.network, 80).answered, (value, client)
+        assert reach(site.node.network, "127.0.0.1", 8080, pod.network, 80).answered
+        assert_guarded(pod, other, gateway=mac_of(site, "cni9"))
+    if before != "none":
+        site.shell(f"echo {before} > {path}")
+    pod.drop()
+    other.drop()
+    site.shell("ip link del cni9")

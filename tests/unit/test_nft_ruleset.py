@@ -131,7 +131,7 @@ def test_what_reads_a_packet_and_fails_lets_nothing_pass_that_is_not_listed() ->
         ("guard4", False),
         ("guard6", False),
     ]
-    assert first.rules[0][-1] == Verdict(verdict="accept")
+    assert first.rules[0][-1] == Verdict(verdict="goto", chain="elsewhere")
     assert first.rules[-1] == (Verdict(verdict="goto", chain="unlisted"),)
 
 

@@ -278,9 +278,12 @@ class Addresses:
                 self.view.adopt(address, key)
                 use = self.view.ledgers[address.version].used[int(address)]
                 taken.append(_assigned(self.view.held(address, use.sequence)))
-        except Conflict:
+        except Conflict as error:
             self.take_back(tuple(taken))
-            raise
+            raise Conflict(
+                f"{error.message}; the plugin before weft gave an address that is in use",
+                reason="address-taken",
+            ) from error
         return tuple(taken)
 
     async def secure(self, wish: Wish) -> Addressed:

@@ -78,9 +78,10 @@ class Adopter:
                 f"{LINK_PREFIX} are weft's; let its plugin call it otherwise",
                 reason="not-adoptable",
             )
-        if found.link.master:
+        if found.link.master and (why := self._node.unbridged):
             raise Unsupported(
-                f"the host's end of {request.ifname}, {name}, is a port of a bridge",
+                f"the host's end of {request.ifname}, {name}, is a port of a bridge, where weft "
+                f"cannot guard it: {why}; let ptp or weft make the interface",
                 reason="not-adoptable",
             )
         if request.wishes.bandwidth:
@@ -123,14 +124,24 @@ class Adopter:
         self._log.event("warning", "LinkRenamed", owner, f"{link} is called {name} now")
 
     def adopted(self, link: Link) -> Adopted:
-        """What the link was before."""
+        """What the link was before, and its bridge. Raises Conflict where it is about to go."""
         ours = link.group == ADOPTED_GROUP  # what an agent left that nobody knows of any more
-        path = f"net/ipv4/conf/{link.name}/route_localnet"
+        bridge = self._engine.host.links.find_index(link.master) if link.master else None
+        if link.master and bridge is None:
+            raise Conflict(f"the bridge of {link.name} has just gone", reason="not-adoptable")
+        name = bridge.name if bridge is not None else ""
+        localnet = sysctl.read(f"net/ipv4/conf/{name or link.name}/route_localnet") or "0"
+        for other in self._attachments if name else ():
+            if other.adopted is not None and other.adopted.bridge == name:
+                localnet = other.adopted.localnet  # it may be us who changed it
+                break
         return Adopted(
             index=link.ifindex,
             group=0 if ours else link.group,
             signed=not link.alias or ours,
-            localnet=sysctl.read(path) or "0",
+            localnet=localnet,
+            bridge=name,
+            master=link.master,
         )
 
 

@@ -8,14 +8,19 @@ one sentence each.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from weft.agent.ground import Ground
 from weft.agent.promise import rows_of
+from weft.drivers.contract import Difference
 from weft.fabric.wiring import packed
 from weft.kernel import namespaces, routes, rtnetlink
 from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.errors import Invalid, NotFound, WeftError
 from weft.rows.base import Place
+from weft.rows.links import Veth
 from weft.wire.cni import Request, Result
 
 
@@ -43,8 +48,11 @@ class Checker:
                 field="CNI_NETNS",
                 reason="invalid-netns",
             )
-        look = self._kernel_words if attachment.former is None else _imported_words
-        words = self._namespace_words(attachment, netns) or look(attachment, netns)
+        words = self._namespace_words(attachment, netns)
+        if attachment.former is not None:
+            words = words or _imported_words(attachment, netns)
+        else:
+            words = words or self._kernel_words(attachment, netns, _later_mtu(attachment, request))
         words += _result_words(attachment, request)
         if words:
             raise WeftError(
@@ -53,10 +61,16 @@ class Checker:
                 details="; ".join(words),
             )
 
-    def _kernel_words(self, attachment: Attachment, netns: int) -> list[str]:
+    def _kernel_words(
+        self, attachment: Attachment, netns: int, may_be: Callable[[int], bool]
+    ) -> list[str]:
         owner = str(attachment.key)
         wanted = rows_of(attachment, self._node) + self._egress.rows(attachment.egress)
-        found = self._engine.differences(wanted, netns)
+        found = [
+            each
+            for each in self._engine.differences(wanted, netns)
+            if not _has_other_mtu(each, may_be)
+        ]
         inside = [each for each in found if getattr(each.row, "place", Place.HOST) is Place.POD]
         if inside:
             said = "; ".join(each.words for each in inside)
@@ -91,6 +105,26 @@ def _imported_words(attachment: Attachment, netns: int) -> list[str]:
         for each in attachment.addresses
         if packed(each.address) not in found
     ]
+
+
+def _later_mtu(attachment: Attachment, request: Request) -> Callable[[int], bool]:
+    """Which MTUs the container's end may have: a later plugin of the chain may have changed it
+    (SPEC section 2, CHECK). Results say so from 1.1.0 on; before, any smaller one counts."""
+    result = request.prev_result
+    number = result.number_of(attachment.key.ifname) if isinstance(result, Result) else None
+    if not isinstance(result, Result) or number is None:
+        return lambda mtu: False
+    told = result.interfaces[number].mtu
+    return lambda mtu: mtu == told if told is not None else mtu < attachment.mtu
+
+
+def _has_other_mtu(each: Difference, may_be: Callable[[int], bool]) -> bool:
+    """Whether nothing differs but the MTU of the container's end, which may be so."""
+    row, found = each.row, each.found
+    if not (isinstance(row, Veth) and isinstance(found, Veth) and row.peer and found.peer):
+        return False
+    same = replace(found, peer=replace(found.peer, mtu=row.peer.mtu)) == row
+    return same and may_be(found.peer.mtu)
 
 
 def _result_words(attachment: Attachment, request: Request) -> list[str]:

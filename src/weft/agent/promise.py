@@ -4,7 +4,7 @@ and a start takes for standing."""
 from __future__ import annotations
 
 from weft.agent.node import Node
-from weft.fabric.wiring import adoption, link_local, packed, wiring
+from weft.fabric.wiring import adoption, led_from_loopback, link_local, packed, wiring
 from weft.model.attachment import Attachment
 from weft.render import adopted, egress, guards, published
 from weft.rows.base import Row
@@ -18,6 +18,18 @@ def rows_of(attachment: Attachment, node: Node) -> tuple[Row, ...]:
     ports = published.elements(attachment.ports, ips)
     if attachment.egress:
         ports += egress.members(ips, attachment.egress)
-    if attachment.adopted is not None:
-        return adopted.elements(*of_link) + ports + adoption(attachment, attachment.adopted)
-    return guards.elements(*of_link) + ports + wiring(attachment, node.facts.wiring)
+    found = attachment.adopted
+    if found is None:
+        return guards.elements(*of_link) + ports + wiring(attachment, node.facts.wiring)
+    if not found.bridge:
+        return adopted.elements(*of_link) + ports + adoption(attachment, found)
+    behind = adopted.of_port(
+        attachment.host_link,
+        found.bridge,
+        attachment.mac,
+        ips,
+        local,
+        masquerade=attachment.masquerade,
+        loopback=led_from_loopback(attachment),
+    )
+    return behind + ports + adoption(attachment, found)

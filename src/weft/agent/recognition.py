@@ -204,7 +204,7 @@ class Recognition:
             self._log.event("error", "AddressTwice", str(record.key), words)
         adopted = None
         if not link.alias.startswith(ALIAS_MARK):
-            adopted = Adopted(index=link.index)
+            adopted = self._adopted(link)
         attachment = Attachment(
             key=record.key,
             state="ready",
@@ -230,6 +230,15 @@ class Recognition:
         if self._from_links <= FEW:
             words = f"known again from link {link.name}"
             self._log.event("info", "Recognised", str(record.key), words)
+
+    def _adopted(self, link: HostLink) -> Adopted:
+        """How it is adopted; what it was before is not known, so it gets the usual back."""
+        find = self._engine.host.links.find_index
+        found = find(link.index)
+        bridge = find(found.master) if found is not None and found.master else None
+        if bridge is None:
+            return Adopted(index=link.index)
+        return Adopted(index=link.index, bridge=bridge.name, master=bridge.ifindex)
 
     def _list_of(self, record: AliasRecord) -> str:
         """The digest of its egress list, as the kernel leads to it; `agent.egress` looks for it."""

@@ -63,6 +63,7 @@ class Adoptions:
                 pod_link=pod_link,
                 pod_mac=pod_mac,
                 group_after=row.group_after,
+                master=link.master,
             )
         return found
 
@@ -77,6 +78,9 @@ class Adoptions:
         if found.pod_mac != row.pod_mac:
             macs = f"{found.pod_mac.hex(':')} instead of {row.pod_mac.hex(':')}"
             return f"the link {row.pod_link} in the container has MAC {macs}: nothing of it passes"
+        if found.master != row.master:
+            bridge = f"a port of link {found.master}" if found.master else "a port of no bridge"
+            return f"the adopted link {row.link} on the host is {bridge} now: nothing of it passes"
         what = "group" if found.group != row.group else "alias"
         return f"the adopted link {row.link} on the host has another {what}"
 

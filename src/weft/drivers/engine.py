@@ -26,6 +26,7 @@ from weft.drivers.contract import (
 )
 from weft.drivers.links import inside_only, linked
 from weft.drivers.surroundings import Host, Indexes, Surroundings
+from weft.drivers.sysctls import gives_back
 from weft.model.errors import KernelRefused
 from weft.rows.bandwidth import Ifb
 from weft.rows.base import Place, Row, RowKey
@@ -184,12 +185,15 @@ class Engine:
         shadow = self._shadow.get(owner, {})
         names = self.links(owner)
         own = frozenset(names)
+        among = self._shadow.keys() - {owner} if any(map(gives_back, shadow.values())) else ()
+        shared = self.owners_of(shadow.keys(), among)
         steps = [
             self._step(key, row, None)
             for key, row in without_members({**self._doubtful.get(owner, {}), **shadow}).items()
             if getattr(row, "place", Place.HOST) is Place.HOST
             and not isinstance(row, Veth | Ifb)
             and getattr(row, "link", None) not in own
+            and key not in shared
         ]
         if steps:
             with Surroundings(self.host, self._indexes, None) as surroundings:

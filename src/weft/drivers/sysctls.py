@@ -71,6 +71,12 @@ class Sysctls:
         return ()
 
 
+def gives_back(row: Row) -> bool:
+    """Whether its owner may share rows with others: what pods behind one bridge need of it is the
+    same for all, and goes with the last."""
+    return isinstance(row, Sysctl) and bool(row.after)
+
+
 def _message_of(row: Sysctl) -> Callable[[int, int], bytes] | None:
     if row.place is Place.HOST or not row.link:
         return None

@@ -78,7 +78,7 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
         rows += limits(attachment)
     has6 = any(len(ip) == 16 for ip in addresses)
     rows += _sysctls(attachment.host_link, pod_link, facts.ipv6_kernel, has6)
-    if any(_from_loopback(mapping) for mapping in attachment.ports):
+    if led_from_loopback(attachment):
         rows.append(_route_localnet(attachment.host_link))
     for ip in addresses:
         rows += _address_rows(attachment, ip)
@@ -91,7 +91,8 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
 
 def adoption(attachment: Attachment, adopted: Adopted) -> tuple[Row, ...]:
     """The same of an attachment whose link another plugin made: the mark, the limits, what
-    published ports need, and neighbours, so that the pod is never asked for its addresses."""
+    published ports need, and neighbours, so that the pod is never asked for its addresses. Those
+    of a bridge are asked for, as by everybody else on it."""
     link = attachment.host_link
     rows: list[Row] = [
         Adoption(
@@ -102,15 +103,22 @@ def adoption(attachment: Attachment, adopted: Adopted) -> tuple[Row, ...]:
             pod_link=attachment.key.ifname,
             pod_mac=attachment.mac,
             group_after=adopted.group,
+            master=adopted.master,
         ),
         *limits(attachment),
     ]
-    for each in attachment.addresses:
+    for each in attachment.addresses if not adopted.bridge else ():
         ip = packed(each.address)
         rows.append(Neighbour(place=Place.HOST, link=link, ip=ip, mac=attachment.mac))
-    if any(_from_loopback(mapping) for mapping in attachment.ports):
-        rows.append(msgspec.structs.replace(_route_localnet(link), after=adopted.localnet))
+    if led_from_loopback(attachment):
+        sysctl = _route_localnet(adopted.bridge or link)
+        rows.append(msgspec.structs.replace(sysctl, after=adopted.localnet))
     return tuple(rows)
+
+
+def led_from_loopback(attachment: Attachment) -> bool:
+    """Whether a port of it is reached by 127.0.0.1."""
+    return any(_from_loopback(mapping) for mapping in attachment.ports)
 
 
 def _sysctls(host: str, pod: str, ipv6_kernel: bool, has6: bool) -> list[Row]:

@@ -105,7 +105,9 @@ class Adopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int
     group: int = 0  # IFLA_GROUP before
     signed: bool = True  # our record is its alias; False: it had one of its maker's, which stays
-    localnet: str = "0"  # net/ipv4/conf/LINK/route_localnet before
+    localnet: str = "0"  # net/ipv4/conf/LINK/route_localnet before, of the bridge if there is one
+    bridge: str = ""  # the bridge that the link is a port of: IP sees its packets come from there
+    master: int = 0  # its number
 
 
 class Former(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -183,6 +183,7 @@ def chains() -> tuple[Chain, ...]:
             rules=(
                 (_NAME, Lookup(set=PORTS), p.goto("port")),
                 (*p.of_our_group("iifgroup"), p.refuse("bridged")),
+                (*p.of_adopted_group("iifgroup"), p.refuse("bridged")),
             ),
         ),
     )

@@ -42,6 +42,7 @@ _TUNNELS = (b"\x04", b"\x29", b"\x2f")  # IPv4, IPv6, GRE
 def chains() -> tuple[Chain, ...]:
     """Chains in an order in which each one finds the chains it refers to."""
     return (
+        _chain(Family.INET, "elsewhere", _elsewhere()),
         _chain(Family.INET, "unlisted", _unlisted()),
         *listed(Family.INET, _NEIGHBOURS),
         Chain(
@@ -50,7 +51,7 @@ def chains() -> tuple[Chain, ...]:
             name="from-pods",
             hook=Hook(type="filter", number=_NF_INET_PRE_ROUTING, priority=PRIORITY),
             rules=(
-                (*p.from_elsewhere(), p.ACCEPT),
+                (*p.from_elsewhere(), p.goto("elsewhere")),
                 (*p.sender(4), p.goto("listed4")),
                 (*p.sender(6), p.goto("listed6")),
                 (p.goto("unlisted"),),
@@ -82,6 +83,12 @@ def listed(family: Family, neighbours: tuple[Rule, ...]) -> tuple[Chain, ...]:
 
 def _chain(family: Family, name: str, rules: tuple[Rule, ...]) -> Chain:
     return Chain(family=family, table=TABLE, name=name, rules=rules)
+
+
+def _elsewhere() -> tuple[Rule, ...]:
+    # CVE-2020-8558: the kernel itself would drop it, but for the sake of published ports it is let
+    # in from these bridges
+    return ((*p.ipv4(), *p.network(16, b"\x7f"), *p.led_in(), p.refuse("martian")),)
 
 
 def _unlisted() -> tuple[Rule, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 
 from weft.model.attachment import ADOPTED_GROUP, LINK_PREFIX, LIVE_GROUP
-from weft.render.sets import ADOPTED, ARP_GUARD, OUT, STRANGERS
+from weft.render.sets import ADOPTED, ARP_GUARD, LOCALNET, OUT, STRANGERS
 from weft.rows.rules import (
     Bitwise,
     Compare,
@@ -35,7 +35,8 @@ ROUTING, FRAGMENT = 43, 44
 
 _PREFIX = LINK_PREFIX.encode()
 _ETHERNET = struct.pack("=H", 1)  # ARPHRD_ETHER, in the host's order
-_GROUPS = tuple(struct.pack("=I", group) for group in (LIVE_GROUP, ADOPTED_GROUP))
+_GROUP = struct.pack("=I", LIVE_GROUP)
+_ADOPTED_GROUP = struct.pack("=I", ADOPTED_GROUP)
 _TRANSLATED = struct.pack("=I", 1 << 5)  # IPS_DST_NAT, in the host's order
 _ARP_IPV4 = bytes.fromhex("000108000604")  # Ethernet, IPv4, and their sizes
 ESTABLISHED = struct.pack("=I", 6)
@@ -74,18 +75,22 @@ def not_named(side: str) -> Words:
 
 def of_our_group(side: str, op: str = "==") -> Words:
     """The link (`side` iifgroup or oifgroup) is in the group of our links."""
-    return (Meta(key=side), Compare(op=op, value=_GROUPS[0]))
+    return (Meta(key=side), Compare(op=op, value=_GROUP))
 
 
 def from_elsewhere() -> Words:
     """The packet's link is neither ours nor adopted, by its name nor by its group."""
-    groups = (Compare(op="!=", value=group) for group in _GROUPS)
     return (
         *not_named("iifname"),
-        Meta(key="iifgroup"),
-        *groups,
+        *of_our_group("iifgroup", "!="),
+        Compare(op="!=", value=_ADOPTED_GROUP),
         *adopted("iifname", inside=False),
     )
+
+
+def of_adopted_group(side: str) -> Words:
+    """The link is in the group of adopted links."""
+    return (Meta(key=side), Compare(op="==", value=_ADOPTED_GROUP))
 
 
 def adopted(side: str, *, inside: bool = True) -> Words:
@@ -210,6 +215,22 @@ def sender(version: int) -> Words:
 def receiver(version: int) -> Words:
     """Outgoing link and IP destination are listed in local4 or local6."""
     family, offset, length = {4: (ipv4(), 16, 4), 6: (ipv6(), 24, 16)}[version]
+    return (
+        *family,
+        Meta(key="oifname"),
+        Payload(base="network", offset=offset, length=length, register=2),
+        Lookup(set=f"local{version}"),
+    )
+
+
+def led_in() -> Words:
+    """The link is a bridge that lets packets for 127/8 in."""
+    return (Meta(key="iifname"), Lookup(set=LOCALNET))
+
+
+def to_own_side(version: int) -> Words:
+    """The packet goes out by the link that the pod of its source is behind."""
+    family, offset, length = {4: (ipv4(), 12, 4), 6: (ipv6(), 8, 16)}[version]
     return (
         *family,
         Meta(key="oifname"),

@@ -154,6 +154,12 @@ def _back_adopted() -> tuple[Rule, ...]:
     return (
         (*p.network(12, _LOOPBACK4), *p.receiver(4), Masquerade()),
         *((*p.translated(), *_to_itself(version), Masquerade()) for version in (4, 6)),
+        # where br_netfilter is on, what stays on a bridge is passed on by it, and has no incoming
+        # link here
+        *(
+            (*p.translated(), *p.to_own_side(version), *p.receiver(version), Masquerade())
+            for version in (4, 6)
+        ),
     )
 
 

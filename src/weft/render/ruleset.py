@@ -178,6 +178,10 @@ def _into_pods() -> tuple[Chain, ...]:
             (*p.strange("oifname"), p.ACCEPT),
             (p.refuse("unknown"),),
         ),
+        # a pod behind a bridge of others may have an address of ours
+        chain(
+            "vacant", (*p.receiver(4), p.ACCEPT), (*p.receiver(6), p.ACCEPT), (p.refuse("gone"),)
+        ),
     )
 
 
@@ -188,7 +192,7 @@ def _open(masquerade: bool) -> tuple[Rule, ...]:
         (*p.named("oifname"), p.goto("to-pods")),
         (*p.adopted("oifname"), p.goto("to-pods")),
         *(
-            (*family, *p.address("daddr", version, "blocks"), p.refuse("gone"))
+            (*family, *p.address("daddr", version, "blocks"), p.goto("vacant"))
             for version, family in _FAMILIES
         ),
         *((_INVALID_FROM_PODS, *map(_invalid_from_adopted, (4, 6))) if masquerade else ()),
@@ -267,6 +271,8 @@ def _leaving() -> Chain:
     rules: tuple[Rule, ...] = (
         (*p.ours("oifname"), p.RETURN),
         *((*p.receiver(version), p.RETURN) for version, _ in _FAMILIES),
+        # br_netfilter shows what a bridge passes on
+        *((*p.to_own_side(version), p.RETURN) for version, _ in _FAMILIES),
         (Masquerade(),),
     )
     return Chain(family=Family.INET, table=TABLE, name="leaving", rules=rules)

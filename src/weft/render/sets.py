@@ -33,6 +33,9 @@ ADOPTED = "adopted"
 OUT = {4: "out4", 6: "out6"}
 """Pods behind adopted links that are masqueraded: the link, as the IP layer sees it, and source."""
 
+LOCALNET = "localnet"
+"""Bridges of others that let answers for 127/8 in, for the sake of a pod behind them."""
+
 ARP_GUARD = "guard"
 """In the table of ARP: what pods behind adopted links may say of themselves."""
 
@@ -144,6 +147,7 @@ def attachment_sets() -> tuple[Set, ...]:
     )
     rows.append(_set(ROUTED, "ifname", comment="pods that are not masqueraded"))
     rows.append(_adopted_set(Family.INET))
+    rows.append(_set(LOCALNET, "ifname", comment="bridges whose pods may not speak to 127/8"))
     return tuple(rows)
 
 
@@ -201,6 +205,11 @@ def local(link: bytes, ip: bytes) -> Element:
 def adopted(family: Family, link: bytes) -> Element:
     """The link is guarded as ours are."""
     return Element(family=family, table=TABLE, set=ADOPTED, parts=(link,))
+
+
+def localnet(bridge: bytes) -> Element:
+    """What comes from the bridge for 127/8 is dropped."""
+    return Element(family=Family.INET, table=TABLE, set=LOCALNET, parts=(bridge,))
 
 
 def arp_guard(link: bytes, mac: bytes, ip: bytes) -> Element:

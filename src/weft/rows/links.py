@@ -43,7 +43,8 @@ class Adoption(Row, frozen=True, kw_only=True):
     """A host's end of somebody else's veth pair, guarded as if it were ours: its mark.
 
     `alias` None: it has one of its maker's, which stays. `pod_link` and `pod_mac` are what the
-    pod's end is called and its hardware address. `group_after` is the group to give back.
+    pod's end is called and its hardware address. `group_after` is the group to give back. `master`
+    is the bridge that its maker made it a port of, or 0.
     """
 
     link: str
@@ -53,6 +54,7 @@ class Adoption(Row, frozen=True, kw_only=True):
     pod_link: str
     pod_mac: bytes
     group_after: int = 0
+    master: int = 0
 
     @property
     def key(self) -> RowKey:
