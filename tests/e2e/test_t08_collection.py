@@ -72,12 +72,11 @@ def test_both_names_of_the_key_count_together_and_each_alone(host: Host) -> None
     ("keys", "code"),
     [
         ({}, 7),
-        ({VALID: None}, 7),
         ({VALID: [{"containerID": "one", "ifname": ""}]}, 7),
         ({VALID: [{"containerID": "one"}]}, 6),
         ({VALID: {"containerID": "one"}}, 6),
     ],
-    ids=["neither key", "null", "empty name", "no name", "no list"],
+    ids=["neither key", "empty name", "no name", "no list"],
 )
 def test_a_collection_that_does_not_say_what_to_keep_removes_nothing(
     host: Host, keys: dict[str, object], code: int
@@ -88,6 +87,13 @@ def test_a_collection_that_does_not_say_what_to_keep_removes_nothing(
 
     assert not problems([said], status=1, code=code)
     assert host.pod_links == {host_link("one")}
+    host.drop("one")
+
+
+def test_null_keeps_none_as_libcni_writes_it_for_a_runtime_without_containers(host: Host) -> None:
+    host.add("one")
+    assert host.send(ask("GC", **{VALID: None})).status == 0
+    assert host.pod_links == set()
     host.drop("one")
 
 
