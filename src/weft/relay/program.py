@@ -109,7 +109,7 @@ class Relay:
             asked = json.loads(line)
             verb = _VERBS[asked["do"]]
             return verb(self, asked)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
             return {"error": f"not understood: {type(error).__name__}: {error}"}
 
     def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Relay:
 
     def _lead(self, asked: dict[str, Any]) -> dict[str, Any]:
         wanted: dict[Key, tuple[streams.Address, int]] = {
-            (int(protocol), int(port)): ((str(ip), int(inner)), int(own))
+            (int(protocol), _port(port)): ((_ip(ip), _port(inner)), _port(own))
             for protocol, port, ip, inner, own in asked["goals"]
         }
         for key in [k for k, door in self._doors.items() if wanted.get(k, ((), 0))[0] != door.goal]:
@@ -184,6 +184,17 @@ class Relay:
     def _leave(self, _: dict[str, Any]) -> dict[str, Any]:
         self.ended = True
         return {"pid": os.getpid()}
+
+
+def _port(number: Any) -> int:
+    if not 0 <= int(number) <= 0xFFFF:
+        raise ValueError(f"{number} is no port")
+    return int(number)
+
+
+def _ip(text: Any) -> str:
+    socket.inet_pton(socket.AF_INET6, text)  # a name would be looked up, and wait
+    return str(text)
 
 
 _VERBS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
