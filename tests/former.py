@@ -4,7 +4,8 @@ called as libcni calls them, with its cache."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,20 +44,34 @@ def conflist(name: str = "former", bridge: str = "cni0", **ipam: Any) -> bytes:
 class Before:
     """The former runtime of a host."""
 
-    def __init__(self, host: Host, raw: bytes | None = None) -> None:
+    def __init__(self, host: Host) -> None:
         self.host = host
         self.network = Runtime(
-            raw or conflist(),
+            conflist(),
             [REFERENCE],
-            spawn=host.node.run,
+            spawn=self.spawn,
             cache=host.node.path(RESULTS),
             root=host.node.path("/"),
         )
         self.held: dict[str, Attachment] = {}
 
+    def spawn(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdin: bytes, timeout: float
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Where plugins run."""
+        return self.host.node.run(argv, env=env, stdin=stdin, timeout=timeout)
+
+    def make(self, container: str) -> None:
+        """A namespace."""
+        self.host.make([container])
+
+    def unmake(self, container: str) -> None:
+        """Without it."""
+        self.host.unmake([container])
+
     def add(self, container: str, *ports: tuple[int, int], args: str = "") -> list[str]:
         """A container with its namespace; its addresses."""
-        self.host.make([container])
+        self.make(container)
         mappings = [{"hostPort": a, "containerPort": b, "protocol": "tcp"} for a, b in ports]
         made = Attachment(
             container=container,
@@ -74,7 +89,7 @@ class Before:
         """The DEL of who still calls the former chain; its namespace goes, too."""
         done = self.network.delete(self.held.pop(container))
         assert done.is_good, done.failure
-        self.host.unmake([container])
+        self.unmake(container)
 
     def results(self) -> list[str]:
         place = self.host.node.path(RESULTS)
@@ -103,9 +118,9 @@ class Before:
 
 
 @contextmanager
-def before(host: Host, raw: bytes | None = None) -> Iterator[Before]:
+def before(host: Host, kind: type[Before] = Before) -> Iterator[Before]:
     """The former runtime, and afterwards a node without anything of it."""
-    made = Before(host, raw)
+    made = kind(host)
     try:
         yield made
     finally:

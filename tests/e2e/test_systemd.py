@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from acceptance import SLACK, ask, host_link, problems
 from booted import BootedHost, booted
+from former import Before, before
 from releases import Laid
+from weft.lab.nodes import CLEAN_PATH
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -91,6 +94,41 @@ def test_the_agent_has_given_up_what_it_never_does_and_attaches_all_the_same(
     assert host.pod_links == set()
     for words in ("Traceback", "not permitted", "Permission denied", "Read-only"):
         assert words not in host.log()
+
+
+class Beside(Before):
+    """Among systemd's processes, with their mounts: the agent's unit sees none that came later."""
+
+    host: BootedHost
+
+    def spawn(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdin: bytes, timeout: float
+    ) -> subprocess.CompletedProcess[bytes]:
+        enter = ["nsenter", "--target", str(self.host.first), "--all", "--"]
+        environment = {"PATH": CLEAN_PATH, **env}
+        return subprocess.run(
+            [*enter, *argv], env=environment, input=stdin, capture_output=True, timeout=timeout
+        )
+
+    def make(self, container: str) -> None:
+        assert self.host.beside("ip", "netns", "add", container).returncode == 0
+
+    def unmake(self, container: str) -> None:
+        assert self.host.beside("ip", "netns", "delete", container).returncode == 0
+
+
+def test_the_plugins_before_us_can_do_their_part_inside_of_the_unit(host: BootedHost) -> None:
+    with before(host, Beside) as former:
+        former.add("old", (8080, 80))
+        assert "8080" in former.rules()
+        host.weft("import")
+        assert host.send(ask("DEL", "old")).status == 0
+        assert "FormerNotReleased" not in host.weft("get", "events")
+        assert "8080" not in former.rules() and "old" not in former.rules()
+        assert (former.results(), former.reserved()) == ([], [])
+        del former.held["old"]
+        former.unmake("old")
+        host.weft("delete", "ippool", "former-former-ipv4", "former-former-ipv6")
 
 
 def test_calls_wait_in_the_socket_for_an_agent_that_was_killed(host: BootedHost) -> None:

@@ -241,6 +241,7 @@ def test_what_weft_attached_and_loopbacks_are_not_the_others(disk: Disk) -> None
     ours = {"cniVersion": "1.0.0", "name": "old", "plugins": [{"type": "weft"}]}
     disk.cached(f"old-{ID}-eth0", cache(ours))
     disk.reserved("10.22.0.5", f"{ID}\r\neth0".encode())
+    disk.reserved("10.22.0.6", ID.encode())  # of an older host-local
     lo = {"cniVersion": "0.3.1", "name": "cni-loopback", "plugins": [{"type": "loopback"}]}
     answer = {"cniVersion": "0.3.1"}
     more = {"ifName": "lo", "networkName": "cni-loopback", "result": answer}

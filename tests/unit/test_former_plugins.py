@@ -106,6 +106,9 @@ def test_a_namespace_is_gone_with_its_path_or_where_another_has_it(tmp_path: Pat
     assert is_gone(imported("a", sandbox=str(tmp_path / "none")))
     assert is_gone(imported("a", sandbox="/proc/self/ns/net", netns=other))
     assert not is_gone(imported("a", sandbox="/proc/self/ns/net", netns=own))
+    left = tmp_path / "left"  # what a namespace was mounted on
+    left.touch()
+    assert is_gone(imported("a", sandbox=str(left)))
     assert not is_gone(imported("a"))  # nothing is known of it
 
 

@@ -9,7 +9,6 @@ simply made again. What its own plugins have let go of is noticed here, too.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
 from weft.agent.parting import is_off_record
+from weft.kernel import namespaces
 from weft.model.addresses import parse_address
 from weft.model.attachment import Assigned, Attachment, AttachmentKey, Former, NamespaceId, PodRef
 from weft.model.errors import WeftError
@@ -181,11 +181,8 @@ def _mac(text: str) -> bytes:
 
 
 def _identity(path: str) -> NamespaceId | None:
-    try:
-        found = os.stat(path) if path else None
-    except OSError:
-        return None
-    return NamespaceId(dev=found.st_dev, ino=found.st_ino) if found else None
+    found = namespaces.locate(path)
+    return NamespaceId(dev=found[1][0], ino=found[1][1]) if found else None
 
 
 def _same(known: Attachment, made: Attachment) -> bool:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from weft.agent.events import Log
 from weft.cni.former import cached_of
 from weft.engines import plugins
+from weft.kernel import namespaces
 from weft.model.attachment import Attachment, Former
 from weft.model.errors import NotReady, WeftError
 from weft.wire.cni.former import HOST_LOCAL, Cached, release_request, requests
@@ -121,23 +122,24 @@ def _variables(attachment: Attachment, former: Former) -> dict[str, str]:
         "CNI_COMMAND": "DEL",
         "CNI_CONTAINERID": key.container,
         "CNI_IFNAME": key.ifname or "eth0",
-        "CNI_NETNS": "" if is_gone(attachment) else attachment.sandbox,
+        "CNI_NETNS": _place(attachment),
         "CNI_PATH": ":".join(former.plugins),
     }
 
 
+def _place(attachment: Attachment) -> str:
+    """Where the namespace of an imported attachment can be opened; "" where it is dead, unknown,
+    or another's by now."""
+    found = namespaces.locate(attachment.sandbox)
+    known = attachment.netns
+    if found is None or (known is not None and found[1] != (known.dev, known.ino)):
+        return ""
+    return found[0]
+
+
 def is_gone(attachment: Attachment) -> bool:
     """Whether the namespace of an imported attachment is dead, as far as its path tells."""
-    if not attachment.sandbox:
-        return False
-    try:
-        found = os.stat(attachment.sandbox)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    known = attachment.netns
-    return known is not None and (found.st_dev, found.st_ino) != (known.dev, known.ino)
+    return bool(attachment.sandbox) and not _place(attachment)
 
 
 def is_off_record(attachment: Attachment) -> bool:

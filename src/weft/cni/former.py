@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from weft.kernel import files
+from weft.kernel import files, namespaces
 from weft.model.addresses import Prefix, parse_prefix
 from weft.model.attachment import AttachmentKey, PodRef
 from weft.model.errors import Invalid, NotFound, WeftError
@@ -114,6 +114,7 @@ class _Reading:
         self.containers: dict[AttachmentKey, Container] = {}
         self.bare: list[tuple[str, Cached, float]] = []
         self.ours: set[AttachmentKey] = set()
+        self.by_container: dict[tuple[str, str], list[AttachmentKey]] = {}
 
     def wanted(self, network: str) -> bool:
         return not self._places.only or network in self._places.only
@@ -163,6 +164,7 @@ class _Reading:
 
     def _cached(self, path: str, cached: Cached, written: float) -> None:
         key = AttachmentKey(cached.network, cached.container, cached.ifname)
+        self.by_container.setdefault((key.network, key.container), []).append(key)
         if cached.list and any(each.type == OURS for each in cached.list.plugins):
             self.ours.add(key)
             return
@@ -187,7 +189,7 @@ class _Reading:
             addresses=cached.addresses,
             ports=mappings,
             netns=cached.place,
-            dead=bool(cached.place) and not os.path.exists(cached.place),
+            dead=bool(cached.place) and namespaces.locate(cached.place) is None,
             link=link,
             mac=inside.mac if inside else "",
             mtu=(inside.mtu if inside else None) or 0,
@@ -227,26 +229,22 @@ class _Reading:
             except (WeftError, OSError) as error:
                 self.damaged.append(Damaged(path=path, why=_words(error)))
 
+    def _named(self, key: AttachmentKey) -> Sequence[AttachmentKey]:
+        """Who may be meant by a reservation; an old one names no interface."""
+        return (key,) if key.ifname else self.by_container.get((key.network, key.container), ())
+
     def _reserved(self, path: str, network: str, found: Reservation, written: float) -> None:
         address = str(found.address)
         key = AttachmentKey(network, found.container, found.ifname)
-        if key in self.ours:
+        meant = self._named(key)
+        if any(each in self.ours for each in meant):
             return
-        known = self.containers.get(key)
-        if known is None and not found.ifname:
-            known = next(
-                (
-                    each
-                    for each in self.containers.values()
-                    if each.key.container == found.container
-                    and each.key.network == network
-                    and address in each.addresses
-                ),
-                None,
+        listed = (self.containers[each] for each in meant if each in self.containers)
+        known = next((c for c in listed if key.ifname or address in c.addresses), None)
+        if known is None:
+            known = self.containers.get(key) or Container(
+                key=key, addresses=(), plugins=self._places.plugins, written=written
             )
-        known = known or Container(
-            key=key, addresses=(), plugins=self._places.plugins, written=written
-        )
         addresses = known.addresses
         if address not in addresses:
             addresses = (*addresses, address)

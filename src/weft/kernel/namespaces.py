@@ -45,6 +45,23 @@ def own() -> Identity:
     return status.st_dev, status.st_ino
 
 
+def locate(path: str) -> tuple[str, Identity] | None:
+    """Where the namespace at a path of the machine can be opened from here, and which one it is;
+    None: there is none. A service has mounts of its own, to which one made later need not come:
+    then those of process 1 count."""
+    if not path.startswith("/"):
+        return None
+    device = own()[0]  # of nsfs; what was mounted on is a plain file
+    for place in (path, f"/proc/1/root{os.path.realpath(path)}"):
+        try:
+            found = os.stat(place)
+        except OSError:
+            continue
+        if found.st_dev == device:
+            return place, (found.st_dev, found.st_ino)
+    return None
+
+
 def is_network_namespace(fd: int) -> bool:
     """False for every other kind of file. The file's type is looked at first, because the ioctl's
     number may mean anything to a device."""
