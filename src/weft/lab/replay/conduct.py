@@ -79,12 +79,13 @@ def play(node: Node, name: str, scene: Scene) -> Played:
 
 def _inside(name: str, raw: Any) -> Any:
     """In a process of its own on the node."""
-    before = snapshot.take()
     scene = _own_address(msgspec.convert(raw, Scene), name)
+    before = None if scene.patience is None else snapshot.take()
     room.move_in()
     player = Player(PERSONAS[name], scene)
     findings = player.play()
-    findings.append(_left(name, before, scene.patience))
+    if before is not None and scene.patience is not None:
+        findings.append(_left(name, before, scene.patience))
     made = Played(runtime=name, findings=tuple(findings), calls=tuple(player.executions))
     return msgspec.to_builtins(made)
 

@@ -46,14 +46,14 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
     `plugins`: the directory with the plugins under test; `list`: their configuration list where
     they are not weft's; `free`: an IPv4 address that nobody has; `outside`: the namespace of a
-    host beyond the node; `patience`: seconds until what is left counts.
+    host beyond the node; `patience`: seconds until what is left counts, None: nobody looks.
     """
 
     plugins: str
     list: Json | None = None
     free: str = ""
     outside: str
-    patience: float = 3.0
+    patience: float | None = 3.0
 
 
 class Player:
