@@ -128,9 +128,8 @@ def wait_for(what: Callable[[], bool], patience: float = 20.0) -> None:
 
 
 def gone(host: Host, *containers: str) -> None:
-    """No link of theirs is left, and the agent knows of none."""
+    """No link of theirs is left; what the agent holds is compared at the end of each test."""
     assert not {host_link(each) for each in containers} & host.pod_links
-    assert not attachments(host)
 
 
 def answers(host: Host, address: str, port: int) -> bool:

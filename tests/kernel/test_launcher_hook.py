@@ -270,7 +270,7 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
     return bytes(text)
 
 
-@pytest.mark.matrix(id="T32 OCI hook", full=3_000, reduced=80)
+@pytest.mark.matrix(id="T32 OCI hook", full=3_000, reduced=60)
 def test_hostile_states_and_networks_end_in_one_line_and_in_time(
     launcher: Launcher, count: int
 ) -> None:
