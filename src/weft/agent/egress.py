@@ -20,11 +20,13 @@ import msgspec
 
 from weft.agent.events import Log
 from weft.agent.journal import Journal
+from weft.agent.limiting import told
 from weft.agent.table import Attachments
 from weft.drivers.engine import Engine
 from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.egress import UNKNOWN, EgressList
 from weft.model.errors import WeftError
+from weft.model.kernel_features import EGRESS
 from weft.render import egress
 from weft.rows.base import Row
 from weft.rows.rules import Element
@@ -48,6 +50,7 @@ class Egress:
         self._lists: dict[str, EgressList] = {}
         self._users: dict[str, set[AttachmentKey]] = {}
         self._turn = asyncio.Lock()
+        self._told: str | None = None
 
     # -- for ADD
 
@@ -200,6 +203,14 @@ class Egress:
     def kept(self) -> dict[str, EgressList]:
         """All of them, for the journal."""
         return dict(self._lists)
+
+    async def why(self) -> str:
+        """Why lists cannot be kept by this kernel, as far as it tells, or "" where they can."""
+        if self._lists:
+            return ""
+        if self._told is None:
+            self._told = await asyncio.to_thread(told, EGRESS)
+        return self._told
 
     def lost(self) -> list[AttachmentKey]:
         """Attachments whose list is not known any more."""

@@ -21,7 +21,7 @@ from weft.fabric.bandwidth import IFB_MTU, bucket
 from weft.kernel import namespaces
 from weft.model.attachment import LIMITER_PREFIX
 from weft.model.errors import Unsupported, WeftError
-from weft.model.kernel_features import BANDWIDTH, missing
+from weft.model.kernel_features import BANDWIDTH, Features, missing
 from weft.rows.bandwidth import Ifb, Redirect
 from weft.rows.base import Place
 from weft.rows.links import Up
@@ -79,7 +79,7 @@ class Limiting:
         if self.proven or self._refusal:
             return self._refusal
         if self._told is None:
-            self._told = await asyncio.to_thread(_told)
+            self._told = await asyncio.to_thread(told, BANDWIDTH)
         return self._told
 
 
@@ -109,14 +109,14 @@ def trial() -> str:
         return error.strerror or str(error)
 
 
-def _told() -> str:
-    """What the kernel says it lacks. Unknown counts as there: a trial will tell."""
+def told(features: Features) -> str:
+    """What the kernel says it lacks of these. Unknown counts as there: a trial will tell."""
     symbols = _text("/proc/kallsyms")
     release = os.uname().release
     modules = "".join(
         _text(f"/lib/modules/{release}/modules.{kind}") for kind in ("dep", "builtin")
     )
-    lacking = missing(BANDWIDTH, symbols, modules) if symbols or modules else []
+    lacking = missing(features, symbols, modules) if symbols or modules else []
     return f"the kernel seems to lack {', '.join(lacking)}" if lacking else ""
 
 

@@ -124,7 +124,9 @@ class Reporter:
                 for (verb, result), count in sorted(service.verbs.counts.items())
             ),
             formats=self._formats(),
-            capabilities=self._capabilities(await service.limiting.why()),
+            capabilities=self._capabilities(
+                await service.limiting.why(), await service.egress.why()
+            ),
             metrics=service.health.listener,
             watchdog=Watch(
                 limit=service.settings.watchdog.limit, supervisor=service.health.supervised
@@ -190,7 +192,7 @@ class Reporter:
             Format(name="alias", format=ALIAS_VERSION),
         )
 
-    def _capabilities(self, unlimited: str) -> tuple[Capability, ...]:
+    def _capabilities(self, unlimited: str, unlisted: str) -> tuple[Capability, ...]:
         loopback = self._service.publishing.loopback
         return (
             Capability(name="ipv6", present=self._service.node.facts.wiring.ipv6_kernel),
@@ -211,6 +213,7 @@ class Reporter:
                 way=loopback.way,
             ),
             Capability(name="bandwidth limits", present=not unlimited, why=unlimited),
+            Capability(name="egress lists", present=not unlisted, why=unlisted),
         )
 
     # -- addresses ------------------------------------------------------------------------------

@@ -31,6 +31,12 @@ BANDWIDTH: Features = {
     "u32 (CONFIG_NET_CLS_U32)": ("u32_classify", "cls_u32"),
     "mirred (CONFIG_NET_ACT_MIRRED)": ("tcf_mirred_act", "act_mirred"),
 }
+EGRESS: Features = {
+    "ranges of concatenations (NFT_PIPAPO)": ("nft_pipapo_lookup", "nf_tables"),
+    "reject (CONFIG_NFT_REJECT_INET)": ("nft_reject_inet_eval", "nft_reject_inet"),
+    "log (CONFIG_NFT_LOG)": ("nft_log_eval", "nft_log"),
+    "limit (CONFIG_NFT_LIMIT)": ("nft_limit_pkts_eval", "nft_limit"),
+}
 
 
 def missing(features: Features, symbols: str, modules: str) -> list[str]:
