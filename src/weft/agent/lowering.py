@@ -26,10 +26,16 @@ from pathlib import Path
 
 import msgspec
 
+from weft.drivers.engine import Engine
+from weft.drivers.rules import RulesTransport
+from weft.drivers.surroundings import Host
+from weft.drivers.table import all_drivers
 from weft.engines import relay
 from weft.kernel import files, loopback_hook
 from weft.model.errors import NotFound, NotReady, WeftError
 from weft.model.settings import PathSettings
+from weft.render.sets import TABLE
+from weft.rows.rules import Family, Table
 
 PUBLISHING = 3
 """The first format of a journal whose agent knows published ports."""
@@ -124,6 +130,22 @@ def lower_both(paths: PathSettings, asked: WayBack) -> None:
     if asked.journal < PUBLISHING:
         loopback_hook.remove()  # it would lead ::1 to addresses that others get
         relay.end_all(Path(paths.socket).parent)
+        _leave_bridges()
+
+
+def _leave_bridges() -> None:
+    """Remove the table of the bridge family, which an older release neither keeps true nor takes
+    away. Without one, this is nothing."""
+    rules = RulesTransport()
+    engine = Engine(Host(rules), all_drivers(rules))
+    try:
+        engine.adopt("bridges", [Table(family=Family.BRIDGE, name=TABLE)])
+        engine.withdraw("bridges")
+    except WeftError as error:
+        _say(f"the rules of bridges stay: {error}")
+    finally:
+        engine.host.close()
+        rules.close()
 
 
 def lower(name: str, path: Path, wanted: int) -> None:
