@@ -290,6 +290,19 @@ def test_network_that_runs_is_no_leftover_but_a_second_network(host: Host) -> No
     assert host.only().mend == "remove flannel from the cluster, or this node from it"
 
 
+def test_what_imported_containers_live_by_is_not_to_be_removed(host: Host) -> None:
+    host.write("sys/class/net/cni0/flags", "0x1003\n")
+    host.write("proc/net/route", ROUTES + "cni0\t0000160A\t0\t1\t0\t0\t0\t0000FFFF\t0\t0\t0\n")
+    pool = PoolUse(
+        name="former", cidr="10.22.0.0/16", size=65534, used=1, free=65533, disabled=True
+    )
+    imported = structs.replace(WELL, attachments={"imported": 1}, pools=(*WELL.pools, pool))
+    assert host.ill(imported) == []
+    assert host.only().mend == "ip link delete cni0"
+    awake = structs.replace(imported, pools=(structs.replace(pool, disabled=False),))
+    assert "overlaps routes of the host: 10.22.0.0/16 by cni0" in host.only(awake).text
+
+
 def test_service_proxy_that_runs_is_no_finding_and_one_that_is_gone_is(host: Host) -> None:
     host.others = Survey(chains=(("ip", "nat", "KUBE-SERVICES"),))
     host.write("proc/77/comm", "kube-proxy\n")

@@ -133,6 +133,8 @@ def overlaps(machine: Machine) -> Iterator[Finding]:
     here = routes(machine)
     clean = True
     for pool in machine.status.pools:
+        if pool.disabled and not pool.blocks:
+            continue  # as `weft import` makes them, around others' bridges: nothing is given out
         prefix = ipaddress.ip_network(pool.cidr)
         hits = [(each, link) for each, link in here if prefix.overlaps(each)]
         if hits:

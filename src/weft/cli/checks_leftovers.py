@@ -124,6 +124,16 @@ def leftovers(machine: Machine) -> Iterator[Finding]:
                 mend=f"remove {network.name} from the cluster, or this node from it",
             )
             continue
+        imported = machine.status.attachments.get("imported", 0) if machine.status else 0
+        if imported:
+            text = "; ".join(text for text, _ in found)
+            yield Finding(
+                id="other-network",
+                level="ok",
+                text=f"{network.name}: {text}; {imported} imported containers may live by it, "
+                "until their DEL",
+            )
+            continue
         for text, mend in found:
             yield Finding(
                 id="other-network",
