@@ -3,7 +3,7 @@
 All of it is checked here, in one pass and before anything else: a name that got through is safe in
 a path, a log line and a link's alias. DEL is held only to what makes its key, for a runtime repeats
 DEL with the same variables until it succeeds. Rules: SPEC section 2 and appendix "Parameters";
-`CNI_PATH` is optional in every verb, because nothing is ever executed. Next: `request.py`.
+`CNI_PATH` is optional in every verb, because nothing is ever executed from it. Next: `request.py`.
 """
 
 from __future__ import annotations
