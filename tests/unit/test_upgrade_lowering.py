@@ -43,6 +43,8 @@ def paths(tmp_path: Path) -> PathSettings:
     ):
         shutil.copyfile(FIXTURES / f"{kind}-{now}.db", path)
         os.chmod(path, 0o600)
+    with closing(sqlite3.connect(found.journal)) as database, database:
+        database.execute("DELETE FROM egress")  # nobody gives way with them
     return found
 
 
@@ -130,6 +132,19 @@ def test_a_way_that_cannot_be_read_is_not_followed(
     assert became == []
     assert "is not followed" in capsys.readouterr().err
     assert formats(paths) == NOW
+
+
+def test_nobody_gives_way_to_a_release_that_would_open_containers(
+    paths: PathSettings, became: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copyfile(FIXTURES / f"journal-{journal_file.FORMAT}.db", paths.journal)
+    ask(paths, "/bin/true")
+    lowering.give_way(paths, [])
+    assert became == []
+    assert "egress lists" in capsys.readouterr().err
+    journal = Journal(Path(paths.journal), make.BOOT)
+    assert journal.fresh == "" and journal.read().egress == {make.LIST.digest: make.LIST}
+    journal.close()
 
 
 def test_files_that_another_process_holds_are_tried_again(

@@ -11,7 +11,8 @@ Only forms are given up that the older release does not know: checksums, and wha
 store; host ports end with the older agent's start, which knows no rules for them. Limits of
 bandwidth go on; an ifb that an older agent's DEL leaves goes with the next start of this release.
 What was imported is forgotten, and can be imported again.
-What cannot be lowered stays whole, and this release goes on serving.
+What cannot be lowered stays whole, and this release goes on serving; so it does while containers
+have egress lists, which the older one would take for leftovers.
 """
 
 from __future__ import annotations
@@ -97,6 +98,12 @@ def give_way(paths: PathSettings, arguments: Sequence[str]) -> None:
     if asked is None or _home(asked.program) == _home(sys.executable):
         return
     try:
+        if asked.journal < PUBLISHING and (many := _lists(Path(paths.journal))):
+            _say(
+                f"{asked.program} knows no egress lists and would open the containers that have "
+                f"one of {many}; end them first, this release serves on"
+            )
+            return
         lower_both(paths, asked)
         _say(f"giving way to {asked.program}, as weft upgrade asked")
         argv = [asked.program, "agent", *arguments]
@@ -161,6 +168,17 @@ def lower(name: str, path: Path, wanted: int) -> None:
             database.execute(statement)
         database.execute("COMMIT")
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _lists(journal: Path) -> int:
+    """How many egress lists containers have."""
+    if not journal.is_file():
+        return 0
+    with closing(sqlite3.connect(journal, isolation_level=None, timeout=0)) as database:
+        tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'egress'")
+        if not tables.fetchone()[0]:
+            return 0
+        return int(database.execute("SELECT count(*) FROM egress").fetchone()[0])
 
 
 def _hold(directory: Path, how: int) -> int:

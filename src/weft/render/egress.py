@@ -152,6 +152,7 @@ def list_rows(wanted: EgressList) -> tuple[Row, ...]:
     elements: list[Element] = []
     for version in (4, 6):
         rules.append((*_family(version), *p.address("daddr", version, "pools"), _REFUSE))
+        rules.append((*p.receiver(version), _REFUSE))  # of no pool, but a container here
     for schema, rule, held in _parts(digest, wanted.flows, ""):
         frames.append(schema)
         rules.append(rule)
