@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     """Run what was asked for; returns the exit status."""
     words = argparse.ArgumentParser(prog="./dev bench", description=__doc__.splitlines()[0])
     words.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join(BENCHMARKS)}")
-    words.add_argument("--quick", action="store_true", help="fewer rounds: about 6 minutes")
+    words.add_argument("--quick", action="store_true", help="fewer rounds: about 10 minutes")
     words.add_argument("--rounds", type=int, help="rounds of everything that is compared")
     words.add_argument("--parallel", type=int, help="processes at a time in a burst")
     words.add_argument("-o", dest="output", choices=("table", "json"), default="table")
