@@ -60,8 +60,10 @@ class Chain:
     """One configuration list on one node; its pods answer at once (no DAD), as in most runtimes
     their loopback is up."""
 
-    def __init__(self, host: Host, *plugins: Json, name: str = "chain") -> None:
-        conflist = {"cniVersion": "1.0.0", "name": name, "plugins": list(plugins)}
+    def __init__(
+        self, host: Host, *plugins: Json, name: str = "chain", version: str = "1.0.0"
+    ) -> None:
+        conflist = {"cniVersion": version, "name": name, "plugins": list(plugins)}
         self.host = host
         self.runtime = Runtime(
             json.dumps(conflist).encode(),

@@ -50,6 +50,12 @@ class Adopter:
         end = self.find(request, netns)
         before = self._attachments.of_link(end.link.name)
         if before is not None and before.key != request.key:
+            if before.adopted is not None and before.adopted.index == end.link.ifindex:
+                raise Conflict(
+                    f"{end.link.name}, the host's end of {request.ifname}, is guarded for "
+                    f"{before.key} already; DEL that first",
+                    reason="not-adoptable",
+                )
             await self._detacher.detach(before.key)
         texts = _addresses_of(request)
         for text in texts:
