@@ -9,14 +9,14 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from acceptance import Answer, Host, ask, problems
+from acceptance import Answer, Host, ask, problems, watched
 from weft.lab import entering
 
 FAR4, FAR6 = "203.0.113.", "2001:db8:77::"
@@ -524,3 +524,43 @@ def _storm(host: Host, moment: float) -> None:
     assert not problems(ended)
     host.unmake(names)
     assert "egress" not in table(host)
+
+
+@pytest.mark.matrix(id="egress comes and goes", full=60, reduced=3)
+def test_a_list_that_one_leaves_while_another_takes_it_stands(host: Host, count: int) -> None:
+    wanted = [listed(*long_list(n), NEAR) for n in (1, 300)]  # written at once, and in slices
+    host.make(["one", "two", "three", "four"])
+    pairs = [("one", "two"), ("three", "four")]
+    begun = [ask("ADD", old, **conf) for (old, _), conf in zip(pairs, wanted, strict=True)]
+    assert not problems(host.storm(begun))
+    for _ in range(count):
+        mixed = []
+        for (old, new), conf in zip(pairs, wanted, strict=True):
+            mixed += [ask("DEL", old), ask("ADD", new, **conf)]
+        assert not problems(host.storm(mixed))
+        with addresses(host) as outside:
+            for _, new in pairs:
+                assert reaches(host.network(new), outside, f"{FAR4}1", 80, TCP)
+                assert not reaches(host.network(new), outside, f"{FAR4}2", 80, TCP)
+        pairs = [(new, old) for old, new in pairs]
+    assert not problems(host.storm([ask("DEL", old) for old, _ in pairs]))
+    host.unmake(["one", "two", "three", "four"])
+    assert "egress" not in table(host)
+
+
+@pytest.mark.parametrize("rules", [0, 300])
+def test_rules_that_somebody_has_just_taken_away_are_made_again_with_the_list(
+    new_host: Callable[..., Host], rules: int
+) -> None:
+    with watched(new_host("ruleset: {protected: never}")) as host:
+        host.add("pod", **listed(NEAR))
+        host.make(["next"])
+        host.shell("nft delete table inet weft")
+        said = host.send(ask("ADD", "next", **listed(*long_list(rules), NEAR)))
+        if said.status:  # a long list is written before its turn, and the runtime asks again
+            assert rules and said.is_clean
+            said = host.send(ask("ADD", "next", **listed(*long_list(rules), NEAR)))
+        assert said.status == 0, said
+        assert keeps(host, "next") and keeps(host, "pod")
+        host.drop("next")
+        host.drop("pod")
