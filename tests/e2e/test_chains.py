@@ -277,7 +277,7 @@ def test_two_do_not_limit_one_link(site: Host) -> None:
     chain.drop("pod", bandwidth={**RATES, **burst})
 
 
-@pytest.mark.matrix(id="chains killed", full=100, reduced=4)
+@pytest.mark.matrix(id="chains killed", full=100, reduced=2)
 def test_an_agent_killed_while_it_adopts_or_gives_back_leaves_nothing(
     site: Host, count: int
 ) -> None:
@@ -458,14 +458,15 @@ def test_with_br_netfilter_it_is_the_same(site: Host) -> None:
     site.shell("ip link del cni9")
 
 
-@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0"])
-def test_older_results_name_the_interface_too(site: Host, version: str) -> None:
-    chain = Chain(site, ptp(), weft(), version=version)
-    pod = chain.add("pod")
-    assert pod.link in site.guarded()
-    assert unchanged(pod)
-    pod.speaks()
-    pod.drop()
+@pytest.mark.matrix(id="chains versions", full=3, reduced=1)
+def test_older_results_name_the_interface_too(site: Host, count: int) -> None:
+    for version in ("0.3.1", "0.4.0", "0.3.0")[:count]:
+        chain = Chain(site, ptp(), weft(), version=version)
+        pod = chain.add("pod")
+        assert pod.link in site.guarded()
+        assert unchanged(pod)
+        pod.speaks()
+        pod.drop()
 
 
 def test_two_interfaces_of_one_container_are_adopted_apart(site: Host) -> None:
