@@ -14,9 +14,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -137,6 +139,8 @@ int main(int argc, char **argv) {
         ask(argv[2], &at, size, atof(argv[6]));
         return 0;
     }
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL)) /* a worker that is killed ends no server itself */
+        fail("PR_SET_PDEATHSIG");
     int on = 1, fd = socket(at.ss_family, SOCK_STREAM, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
         bind(fd, (struct sockaddr *)&at, size) || listen(fd, BACKLOG))

@@ -4,6 +4,8 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -64,11 +66,39 @@ def test_memory_is_given_back_once_after_a_burst_and_not_in_its_midst(
     assert asyncio.run(scenario()) == [False, False, False, False, True, False, False, True]
 
 
-def test_the_loop_has_as_many_workers_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        thrift.heap, "keep_small", lambda: True
-    )  # the tests' process stays as it is
+@pytest.fixture
+def spared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The tests' process stays as it is."""
+    monkeypatch.setattr(thrift.heap, "keep_small", lambda: True)
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
 
+
+@pytest.mark.usefixtures("spared")
+def test_a_worker_that_computes_gives_way_to_the_loop_again_and_again() -> None:
+    async def given_way() -> float:
+        confine(asyncio.get_running_loop())
+        done = threading.Event()
+
+        def compute() -> None:
+            while not done.is_set():
+                sum(range(50))
+
+        work = asyncio.get_running_loop().run_in_executor(None, compute)
+        begin = time.perf_counter()
+        for _ in range(200):
+            time.sleep(0.00001)  # gives the lock away, and wants it back
+        took = time.perf_counter() - begin
+        done.set()
+        await work
+        return took
+
+    assert min(asyncio.run(given_way()) for _ in range(5)) < 0.5, "at Python's 5 ms it is 1 s"
+
+
+@pytest.mark.usefixtures("spared")
+def test_the_loop_has_as_many_workers_on_every_machine() -> None:
     async def at_once(number: int) -> bool:
         confine(asyncio.get_running_loop())
         together = threading.Barrier(number)
