@@ -77,6 +77,12 @@ def spared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("spared")
 def test_a_worker_that_computes_gives_way_to_the_loop_again_and_again() -> None:
+    def waits(count: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(count):
+            time.sleep(0.00001)  # gives the lock away, and wants it back
+        return time.perf_counter() - begin
+
     async def given_way() -> float:
         confine(asyncio.get_running_loop())
         done = threading.Event()
@@ -86,15 +92,12 @@ def test_a_worker_that_computes_gives_way_to_the_loop_again_and_again() -> None:
                 sum(range(50))
 
         work = asyncio.get_running_loop().run_in_executor(None, compute)
-        begin = time.perf_counter()
-        for _ in range(200):
-            time.sleep(0.00001)  # gives the lock away, and wants it back
-        took = time.perf_counter() - begin
+        took = waits(400)
         done.set()
         await work
         return took
 
-    assert min(asyncio.run(given_way()) for _ in range(5)) < 0.5, "at Python's 5 ms it is 1 s"
+    assert min(asyncio.run(given_way()) for _ in range(3)) < 0.7, "at Python's 5 ms it is 2 s"
 
 
 @pytest.mark.usefixtures("spared")
