@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from acceptance import Host, ask, compared, warm
+from acceptance import Host, ask, compared, problems, warm
 from weft.engines import relay
 from weft.lab import entering
 from weft.model.errors import NotFound, PeerFault
@@ -106,6 +106,7 @@ def patient(host: Host, port: int = 8080) -> socket.socket:
 def server(pod: str | Path, protocol: str = "tcp", port: int = 80) -> socket.socket:
     sock = entering.socket_in(pod, socket.AF_INET6, KINDS[protocol])
     sock.settimeout(LIMIT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("", port))
     if protocol == "tcp":
         sock.listen(64)
@@ -249,6 +250,36 @@ def test_streams_outlive_the_agent_and_a_killed_relay_is_replaced(node: Host) ->
         taken(listener).close()
     node.drop("other")
     node.drop("pod")
+
+
+def test_the_relay_follows_while_containers_come_and_go_and_the_agent_is_killed(
+    node: Host,
+) -> None:
+    names = [f"pod-{n}" for n in range(6)]
+    whole = {(number, 9000 + n) for n in range(6) for number in (6, 17)}
+    node.make(names)
+    for turn in range(2):
+        adds = [
+            ask("ADD", name, **published((9000 + n, 80), (9000 + n, 80, "udp")))
+            for n, name in enumerate(names)
+        ]
+        assert not problems(node.storm(adds))
+        if turn:
+            node.end()
+            node.start()
+        until(lambda: {each[:2] for each in asked(node)} == whole, "not all ports")
+        for name, port in ((names[0], 9000), (names[-1], 9005)):
+            with closing(server(node.network(name))) as listener, closing(patient(node, port)):
+                taken(listener).close()
+        assert not problems(node.storm([ask("DEL", name) for name in names]))
+    until(lambda: not node.node.path(SOCKET).exists(), "the relay stays")
+    node.unmake(names)
+
+
+def asked(host: Host) -> tuple[tuple[int, int, int], ...]:
+    with suppress(NotFound, PeerFault):
+        return relay.hello(host.node.path(SOCKET)).ports
+    return ()
 
 
 def test_the_settings_choose_and_a_teardown_ends_the_relay(lacking: Host) -> None:

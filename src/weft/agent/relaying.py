@@ -93,7 +93,7 @@ class Relaying:
             self._news.clear()
             try:
                 await self._make_so()
-            except (OSError, PeerFault) as error:
+            except (OSError, NotFound, PeerFault) as error:
                 await self._failed(str(error))
             else:
                 self._pause = FIRST
