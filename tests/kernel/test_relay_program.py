@@ -1,0 +1,94 @@
+"""The relay's process as its keeper sees it: giving way to another release, and odd questions."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft.engines import relay
+from weft.kernel.loopback_hook import Goal, Port
+from weft.lab import calls
+from weft.lab.nodes import Node
+from weft.model.errors import PeerFault
+
+TCP = Port(6, 80)
+GOAL = Goal(socket.inet_pton(socket.AF_INET6, "::1"), 9)
+
+
+def _own(path: Path, goal: Goal = GOAL) -> int:
+    return {(a, b): c for a, b, c in relay.lead(path, {TCP: goal}, {}).ports}[TCP]
+
+
+def _giving_way() -> list[Any]:
+    with tempfile.TemporaryDirectory() as top, socket.socket(socket.AF_INET6) as container:
+        path = Path(top, relay.NAME)
+        container.bind(("::1", 0))
+        container.listen()
+        goal = GOAL._replace(number=container.getsockname()[1])
+        first = relay.start(path)
+        with socket.create_connection(("::1", _own(path, goal)), timeout=5) as near:
+            far, _ = container.accept()
+            relay.retire(path)
+            second = relay.start(path)
+            led = _own(path, goal)
+            far.sendall(b"word")
+            seen: list[Any] = [
+                near.recv(16).decode(),
+                sorted(each.name for each in Path(top).iterdir()),
+            ]
+            relay.clear(path.parent)  # it lives, and keeps its name
+            seen.append(len(list(Path(top).iterdir())))
+            far.close()
+        seen.append(first.wait(timeout=5))  # with its last stream
+        relay.clear(path.parent)
+        seen.append([each.name for each in Path(top).iterdir()])
+        with socket.create_connection(("::1", led), timeout=5):
+            container.accept()[0].close()
+        relay.end_all(path.parent)
+        return [*seen, second.wait(timeout=5), len(list(Path(top).iterdir())), first.pid]
+
+
+def test_one_that_gives_way_ends_with_its_last_stream(node: Node) -> None:
+    *seen, pid = calls.call(node, _giving_way)
+    both = [f"relay-{pid}.sock", relay.NAME]
+    assert seen == ["word", both, 2, 0, [relay.NAME], 0, 0]
+
+
+ODD = (
+    b"\n",
+    b"[]\n",
+    b'{"do": 1}\n',
+    b'{"do": "lead"}\n',
+    b'{"do": "lead", "goals": [[6, 80, "localhost", 80, 0]]}\n',
+    b'{"do": "lead", "goals": [[6, 80, "::1", 99999, 0]]}\n',
+    b'{"do": "lead", "goals": [[6, 80, "::1", 80, -1]]}\n',
+    b"[" * 100_000 + b"\n",
+    b"\xff\n",
+)
+
+
+def _odd() -> list[str]:
+    with tempfile.TemporaryDirectory() as top:
+        path = Path(top, relay.NAME)
+        process = relay.start(path)
+        said = []
+        for words in ODD:
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.settimeout(5)
+                peer.connect(str(path))
+                peer.sendall(words)
+                said.append(peer.recv(1 << 12).decode())
+        assert relay.hello(path).ports == ()
+        with pytest.raises(PeerFault, match="no port"):
+            relay.lead(path, {TCP: GOAL._replace(number=1 << 16)}, {})
+        relay.kill(path)
+        process.wait(timeout=5)
+        return said
+
+
+def test_what_it_does_not_understand_changes_nothing(node: Node) -> None:
+    assert all("not understood" in each for each in calls.call(node, _odd))
