@@ -441,18 +441,20 @@ def test_with_br_netfilter_it_is_the_same(site: Host) -> None:
     words = {"capabilities": {"portMappings": True}}
     chain = Chain(site, bridge(hairpinMode=True), weft(ipMasq=True, **words))
     pod, other = chain.add("pod", portMappings=ports(8080, 80)), chain.add("other")
+    beside = Chain(site, bridge(STATIC, hairpinMode=True), name="beside").add("beside")
     for value in ("1", "0") if before != "none" else ("none",):
         if value != "none":
             site.shell(f"echo {value} > {path}")
         pod.reaches(other)
         pod.speaks()
-        for client in (pod.network, other.network, site.node.network):
+        for client in (pod.network, other.network, beside.network, site.node.network):
             for target in (NODE4, NODE6):
                 assert reach(client, target, 8080, pod.network, 80).answered, (value, client)
         assert reach(site.node.network, "127.0.0.1", 8080, pod.network, 80).answered
         assert_guarded(pod, other, gateway=mac_of(site, "cni9"))
     if before != "none":
         site.shell(f"echo {before} > {path}")
+    beside.drop()
     pod.drop()
     other.drop()
     site.shell("ip link del cni9")
