@@ -29,6 +29,7 @@ from weft.model.attachment import (
     PodRef,
 )
 from weft.model.bandwidth import Bandwidth
+from weft.model.bridge import Bridged
 from weft.model.egress import EgressList, Flow
 from weft.model.ports import PortMapping
 from weft.store.contract import Change
@@ -76,6 +77,9 @@ def held(number: int = JOURNAL_FORMAT) -> Attachment:
         hooked=number > 2,
         ports=PORTS if number > 2 else (),
         bandwidth=Bandwidth(ingress_rate=8_000_000) if number > 2 else Bandwidth(),
+        bridged=Bridged(bridge="yard0", isolated=False, gateway="10.244.0.1/16", prefix6=64)
+        if number > 2
+        else None,
         adopted=Adopted(index=7, group=3, localnet="1") if number > 2 else None,
         egress=LIST.digest if number > 2 else "",
     )

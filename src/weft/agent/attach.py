@@ -18,7 +18,7 @@ from weft.agent.ground import Ground
 from weft.agent.patience import again
 from weft.agent.promise import rows_of
 from weft.drivers.contract import Stage
-from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT
+from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT, prefix_length
 from weft.kernel import namespaces
 from weft.model.attachment import (
     HOST_MAC,
@@ -29,6 +29,7 @@ from weft.model.attachment import (
 from weft.model.errors import Invalid, KernelRefused, NotReady, WeftError
 from weft.model.ports import PortMapping
 from weft.wire.cni import Dns, Interface, Ip, Request, Result, Route, merge
+from weft.wire.cni.config import BRIDGE
 
 SMALLEST_MTU4 = 68  # RFC 791
 VANISHING = 3.0  # seconds in which a dead namespace's links have gone, also on a busy machine
@@ -51,6 +52,7 @@ class Attacher:
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
+        self._bridging = ground.bridging
         self._detacher = detacher
         self._adopter = adopter
         self._node = ground.node
@@ -66,6 +68,7 @@ class Attacher:
         if request.wishes.bandwidth:
             await self._limiting.require()
         await self._clear_predecessor(request.key, netns)
+        await self._bridging.gone(request)
         assigned = await self._secured(request, netns)
         try:
             await self._egress.secure(request.wishes.egress)
@@ -88,11 +91,14 @@ class Attacher:
             return None
         if request.wishes.bandwidth and not self._limiting.proven:
             return None
+        if self._bridging.is_going(request):
+            return None
         if not self._egress.is_quick(request.wishes.egress):
             return None
         return self._addresses.assign(self._wish(request, key))
 
     def _refuse(self, request: Request, netns: int | None) -> None:
+        self._bridging.require(request)
         if (why := self._node.not_ready()) is not None:
             raise NotReady(why)
         if (why := self._node.hindered()) is not None:
@@ -180,6 +186,8 @@ class Attacher:
         facts = self._node.facts
         place = _place(netns)
         routed = self._routed(place)
+        on_bridge = request.conf.mode == BRIDGE
+        leads = not routed and not (on_bridge and request.conf.is_default_gateway is False)
         mtu = request.conf.mtu or facts.mtu
         smallest = SMALLEST_MTU6 if any(":" in a.address for a in assigned) else SMALLEST_MTU4
         if not smallest <= mtu <= 65535:
@@ -199,8 +207,9 @@ class Attacher:
             bandwidth=request.wishes.bandwidth,
             egress=_digest(request),
             masquerade=self._node.masquerades(request.conf.ip_masq),
-            via4=not routed,
-            via6=facts.way_out6 and not routed,
+            bridged=self._bridging.described(request, assigned),
+            via4=leads,
+            via6=facts.way_out6 and leads,
             ranges6=() if routed else self._addresses.ranges6(),
             created=time.time(),
             begun_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
@@ -256,6 +265,7 @@ class Attacher:
         self._laps.lap("rows")
         owner = str(attachment.key)
         try:
+            self._bridging.stand(attachment)
             self._egress.stand(attachment.egress)
             self._engine.apply(owner, rows, netns, self._staged)
         except KernelRefused as refusal:
@@ -264,6 +274,7 @@ class Attacher:
                 raise
             if not self._node.restore():
                 raise
+            self._bridging.stand(attachment)
             self._egress.stand(attachment.egress)
             self._engine.apply(owner, rows, netns, self._staged)
         attachment = attachment.having("ready")
@@ -343,13 +354,17 @@ def promised(attachment: Attachment, request: Request) -> Result:
         if ":" in assigned.address:
             ranges = ("::/0",) if attachment.via6 else attachment.ranges6
             gateway = GATEWAY6_TEXT if ranges else None
-            ips.append(Ip(address=f"{assigned.address}/128", gateway=gateway, interface=1))
+            length = prefix_length(attachment, 128)
+            ips.append(Ip(address=f"{assigned.address}/{length}", gateway=gateway, interface=1))
             routes.extend(Route(dst=dst, gw=GATEWAY6_TEXT) for dst in ranges)
         else:
-            gateway = GATEWAY4_TEXT if attachment.via4 else None
-            ips.append(Ip(address=f"{assigned.address}/32", gateway=gateway, interface=1))
+            bridged = attachment.bridged
+            via = GATEWAY4_TEXT if bridged is None else bridged.gateway.partition("/")[0]
+            gateway = via if attachment.via4 or bridged is not None else None
+            length = prefix_length(attachment, 32)
+            ips.append(Ip(address=f"{assigned.address}/{length}", gateway=gateway, interface=1))
             if attachment.via4:
-                routes.append(Route(dst="0.0.0.0/0", gw=GATEWAY4_TEXT))
+                routes.append(Route(dst="0.0.0.0/0", gw=via))
     return Result(
         interfaces=interfaces,
         ips=tuple(ips),

@@ -20,6 +20,7 @@ from weft.agent.patience import patiently
 from weft.agent.reaper import LOOK_AGAIN, PATIENCE, Reaper
 from weft.agent.turns import Turns
 from weft.model.attachment import Attachment, AttachmentKey, limiter_of
+from weft.model.bridge import bridge_owner
 from weft.model.errors import KernelRefused, WeftError
 
 
@@ -39,6 +40,7 @@ class Detacher:
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
+        self._bridging = ground.bridging
         self._publishing = ground.publishing
         self._egress = ground.egress
         self._reaper = reaper
@@ -120,7 +122,22 @@ class Detacher:
         numbers = {link: self._engine.number(link) for link in links}
         await patiently(partial(self._engine.withdraw, str(key)))
         await self._delete_all(numbers)
+        await self._leave_bridge(attachment)
         self._forget(attachment)
+
+    async def _leave_bridge(self, attachment: Attachment) -> None:
+        """The last one takes the bridge along. Nothing is awaited between finding others on it
+        and being forgotten, so of several who leave at once one is the last."""
+        bridge = self._bridging.last(attachment)
+        if bridge is None:
+            return
+        self._bridging.begin_removal(bridge)
+        try:
+            number = self._engine.number(bridge)
+            await patiently(partial(self._engine.withdraw, bridge_owner(bridge)))
+            await self._delete(bridge, number)
+        finally:
+            self._bridging.end_removal(bridge)
 
     def _forget(self, attachment: Attachment) -> None:
         key, now = attachment.key, time.monotonic()

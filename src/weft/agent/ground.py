@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.agent.addresses import Addresses
+from weft.agent.bridging import Bridging
 from weft.agent.egress import Egress
 from weft.agent.events import Log
 from weft.agent.journal import Journal
@@ -23,6 +24,7 @@ class Ground:
     engine: Engine
     journal: Journal
     addresses: Addresses
+    bridging: Bridging
     attachments: Attachments
     node: Node
     publishing: Publishing

@@ -30,7 +30,7 @@ from weft.kernel.host import HostLink, HostView, Network, read_host, read_links
 from weft.kernel.netlink import Socket
 from weft.kernel.routes import PROTOCOL
 from weft.kernel.traffic_control import decode_queue, get_queues
-from weft.model.attachment import LINK_PREFIXES
+from weft.model.attachment import LINK_PREFIXES, LIVE_GROUP
 from weft.model.errors import KernelRefused, WeftError
 from weft.model.settings import Settings
 from weft.render import egress
@@ -86,7 +86,9 @@ class Node:
     def look(self) -> HostView:
         """The host as it is now. Reads whole tables: for a worker, with a socket of its own."""
         with Socket(NETLINK_ROUTE) as via:
-            return read_host(via, skip_protocol=PROTOCOL, skip_links=LINK_PREFIXES)
+            return read_host(
+                via, skip_protocol=PROTOCOL, skip_links=LINK_PREFIXES, skip_group=LIVE_GROUP
+            )
 
     def refresh(self, view: HostView) -> None:
         """Take new facts from a look; what changed for pods to come is an event."""

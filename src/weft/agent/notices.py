@@ -19,7 +19,8 @@ from weft.kernel.netlink import frames, sender
 from weft.kernel.nftables.tables import name_of_table
 from weft.kernel.routes import PROTOCOL, decode_address, prefix_link
 from weft.kernel.rtnetlink import NETLINK_ROUTE
-from weft.model.attachment import LIMITER_PREFIX, LINK_PREFIXES
+from weft.model.attachment import LIMITER_PREFIX, LINK_PREFIX, LINK_PREFIXES
+from weft.model.bridge import bridge_owner
 from weft.model.errors import KernelRefused
 from weft.render.sets import TABLE, strangers_among
 from weft.rows.bandwidth import Bucket
@@ -116,14 +117,16 @@ class Notices:
             self.heard.keys.update(keys)
 
     def _link(self, kind: int, body: memoryview, port: int) -> None:
-        if body[0]:
-            return  # a bridge's word on its port (AF_BRIDGE), not on the link
         known = self._engine.known_link(links.index_of(body))
+        if body[0]:
+            if known is not None and known.startswith(LINK_PREFIX):
+                self._mark((("Port", known),))  # a bridge's word on its port (AF_BRIDGE)
+            return
         if known is None:
             name = link_name(body).decode(errors="replace")
             if not name.startswith(LINK_PREFIXES) or strangers_among((name,)):
                 self.heard.host = True
-        elif kind == links.RTM_DELLINK and known.startswith(LIMITER_PREFIX):
+        elif kind == links.RTM_DELLINK and self._can_be_remade(known):
             self.heard.links.pop(known, None)
             self._mark(link_keys(known))
         elif kind == links.RTM_DELLINK:
@@ -135,6 +138,11 @@ class Notices:
             link = self.heard.links[known] = links.decode(body)
             # the rules know our links by their names, and do not see a bridge's ports
             self.heard.urgent = self.heard.urgent or link.name != known or bool(link.master)
+
+    def _can_be_remade(self, link: str) -> bool:
+        """An ifb or a bridge: nothing inside a container went with it."""
+        row = self._engine.row(bridge_owner(link), ("Bridge", link))
+        return link.startswith(LIMITER_PREFIX) or row is not None
 
     def _address(self, body: memoryview) -> None:
         found = decode_address(body)
@@ -175,7 +183,8 @@ class Notices:
 
 def link_keys(link: str) -> tuple[RowKey, RowKey]:
     """The pair itself, or an ifb, and whether it is up."""
-    kind = "Ifb" if link.startswith(LIMITER_PREFIX) else "Veth"
+    kind = "Veth" if link.startswith(LINK_PREFIX) else "Bridge"
+    kind = "Ifb" if link.startswith(LIMITER_PREFIX) else kind
     return (kind, link), ("Up", Place.HOST, link)
 
 

@@ -42,6 +42,7 @@ from weft.model.attachment import (
     read_alias,
     read_limiter_alias,
 )
+from weft.model.bridge import Bridged, read_bridge_alias
 from weft.model.egress import UNKNOWN
 from weft.model.errors import Conflict, KernelRefused, Unsupported, WeftError
 from weft.render.egress import digests_of
@@ -62,6 +63,7 @@ class Recognition:
         self._journal = ground.journal
         self._addresses = ground.addresses
         self._attachments = ground.attachments
+        self._bridging = ground.bridging
         self._node = ground.node
         self._publishing = ground.publishing
         self._standing_ports: list[Element] | None = None
@@ -125,7 +127,7 @@ class Recognition:
         own = own_names(links, frozenset(records))
         for link in links:
             name = own[link.index]
-            if name in records or (link.kind != "ifb" and link.alias.startswith(ALIAS_MARK)):
+            if name in records or (link.is_veth and link.alias.startswith(ALIAS_MARK)):
                 self._standing(link, name, records.pop(name, None))
         imported = (each for each in content.attachments if each.former is not None)
         for attachment in (*records.values(), *imported):
@@ -210,6 +212,7 @@ class Recognition:
             state="ready",
             host_link=link.name if adopted else record.key.host_link,
             adopted=adopted,
+            bridged=self._bridge_of(record) if record.bridged else None,
             mac=record.mac,
             mtu=link.mtu,
             addresses=addresses,
@@ -246,6 +249,16 @@ class Recognition:
             self._standing_lists = digests_of(self._node.listed())
         known = (self._standing_lists.get(packed(text)) for text in record.addresses)
         return next(filter(None, known), UNKNOWN.digest if record.listed else "")
+
+    def _bridge_of(self, record: AliasRecord) -> Bridged:
+        """The bridge of a network, from its own record; one that is gone is made again."""
+        for link in self._node.links():
+            said = read_bridge_alias(link.alias) if link.kind == "bridge" else None
+            if said is not None and said.network == record.key.network:
+                return said.bridged
+        words = "its bridge is gone with the journal; it is made again, as the pool says"
+        self._log.event("error", "BridgeLost", str(record.key), words)
+        return self._bridging.recalled(record.key.network, record.addresses)
 
     def _limited(self) -> Mapping[str, Bucket]:
         """The token buckets that stand, by link, read once."""
@@ -316,6 +329,9 @@ def _told_name(link: HostLink) -> str | None:
     if link.kind == "ifb":
         limited = read_limiter_alias(link.alias)
         return None if limited is None else limiter_of(limited)
+    if link.kind == "bridge":
+        bridge = read_bridge_alias(link.alias)
+        return None if bridge is None else bridge.bridged.bridge
     record = read_alias(link.alias) if link.is_veth else None
     return None if record is None else record.key.host_link
 

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from weft.agent.bridging import bridges_of
 from weft.agent.detach import Detacher
 from weft.agent.ground import Ground
 from weft.agent.promise import rows_of
@@ -27,6 +28,7 @@ from weft.model.attachment import (
     limiter_of,
     read_limiter_alias,
 )
+from weft.model.bridge import read_bridge_alias
 from weft.model.errors import Conflict, WeftError
 from weft.wire.cni import parse_request
 
@@ -37,6 +39,7 @@ class Recovery:
     def __init__(self, ground: Ground, detacher: Detacher) -> None:
         self._engine = ground.engine
         self._attachments = ground.attachments
+        self._bridging = ground.bridging
         self._detacher = detacher
         self._limiting = ground.limiting
         self._node = ground.node
@@ -50,6 +53,8 @@ class Recovery:
         with all of their guards. What was begun or ending has no guards from then on."""
         standing = self._node.links()
         present = self._present(standing)
+        # bridges first, for what is mended of ports needs them
+        self._standing += self._bridging.adopt(present)
         for attachment in self._attachments:
             owner = str(attachment.key)
             if attachment.former is not None:
@@ -70,11 +75,13 @@ class Recovery:
                         self._engine.learn(link, present[link])
                 self._standing.append(owner)
 
+        used = bridges_of(self._attachments)
         wanted = {limiter_of(each.key.host_link) for each in self._attachments if each.bandwidth}
         self._stray = [
             link.name
             for link in standing
-            if link.kind == "ifb" and read_limiter_alias(link.alias) and link.name not in wanted
+            if (link.kind == "ifb" and read_limiter_alias(link.alias) and link.name not in wanted)
+            or (read_bridge_alias(link.alias) and link.kind == "bridge" and link.name not in used)
         ]
 
     def _present(self, links: Sequence[HostLink]) -> dict[str, int]:
@@ -111,7 +118,7 @@ class Recovery:
         if not stray:
             return
         refused = {n: e for n, e in (await asyncio.to_thread(delete_links, stray)).items() if e}
-        words = f"{len(stray)} ifbs that no attachment has"
+        words = f"{len(stray)} ifbs and bridges that no attachment has"
         if refused:
             words = f"{words}; not deleted: {', '.join(refused)}"
         self._log.event("error" if refused else "info", "LimitersCleared", "node", words)
@@ -178,6 +185,8 @@ class Recovery:
 def _may_be_ours(link: HostLink) -> bool:
     if link.kind == "ifb":
         return read_limiter_alias(link.alias) is not None
+    if link.kind == "bridge":
+        return read_bridge_alias(link.alias) is not None
     return link.is_veth and (
         link.alias.startswith(ALIAS_MARK) or link.group == LIVE_GROUP or link.mac == HOST_MAC
     )

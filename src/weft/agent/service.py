@@ -24,6 +24,7 @@ from weft.agent.addresses import Addresses
 from weft.agent.adoption import Adopter
 from weft.agent.api import Api
 from weft.agent.attach import STEPS, Attacher
+from weft.agent.bridging import Bridging
 from weft.agent.check import Checker
 from weft.agent.departed import Departed
 from weft.agent.detach import Detacher
@@ -119,6 +120,7 @@ class Service:
         self.laps = Laps(STEPS)
         self.publishing = self._publishing()
         self.limiting, self.egress = Limiting(), Egress(self.engine, self.journal, self.log)
+        self.bridging = Bridging(self.engine, self.attachments, self.addresses, self.node)
         ground = self._ground()
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)
@@ -139,8 +141,7 @@ class Service:
             checker=Checker(ground, repair_pods=settings.repair.pods),
         )
         ports = frozenset((self.engine.host.links.socket.port, self.rules.tables.port))
-        links = Links(is_up=self.looking.is_up, owner=self.attachments.owner_of)
-        self.watcher = Watcher(self.engine, self.node, ports, links, self.log)
+        self.watcher = Watcher(self.engine, self.node, ports, self._known_links(), self.log)
         self.firewalls = Firewalls(settings, self.node, self.addresses, ports, self.log)
         self.publisher = Publisher(self.store, self.name, self.boot_id, self.log)
         self._housekeeping: asyncio.Task[None] | None = None
@@ -156,11 +157,18 @@ class Service:
         way, directory = self.settings.ports.ipv6_loopback, Path(self.settings.paths.socket).parent
         return Publishing(self.log, Loopback(way, directory, self.log, self._relayed))
 
+    def _known_links(self) -> Links:
+        return Links(is_up=self.looking.is_up, owner=self._owner_of)
+
+    def _owner_of(self, link: str) -> str | None:
+        return self.attachments.owner_of(link) or self.bridging.owner_of(link)
+
     def _ground(self) -> Ground:
         return Ground(
             engine=self.engine,
             journal=self.journal,
             addresses=self.addresses,
+            bridging=self.bridging,
             attachments=self.attachments,
             node=self.node,
             publishing=self.publishing,

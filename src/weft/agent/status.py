@@ -180,6 +180,14 @@ class Reporter:
         if lost := service.egress.lost():
             words = f"{len(lost)} containers, the first {lost[0]}, may connect nowhere"
             found.append(Why(reason="egress-lost", message=words))
+        found += [
+            Why(
+                reason="not-isolated",
+                message=f"containers of the network {network} reach each other on the bridge "
+                f"{bridge} past the rules and the published ports of this node (isolation: false)",
+            )
+            for network, bridge in service.bridging.open_ones()
+        ]
         return found + service.health.warnings()
 
     def _formats(self) -> tuple[Format, ...]:

@@ -74,7 +74,7 @@ async def teardown(settings: Settings, boot_id: str) -> None:
         names = [
             link.name
             for link in links
-            if link.kind in ("veth", "ifb") and link.alias.startswith(ALIAS_MARK)
+            if link.kind in ("veth", "ifb", "bridge") and link.alias.startswith(ALIAS_MARK)
         ]
     # on this thread: nothing else runs, and a thread would have to wake the loop in the end
     refused = {name: error for name, error in delete_links(names).items() if error}

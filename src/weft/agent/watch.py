@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from weft.agent.bridging import astray
 from weft.agent.events import Log
 from weft.agent.mending import IN_A_TURN, Doubt, Mender, shown, slices
 from weft.agent.node import OWNER, Node
@@ -29,7 +30,7 @@ from weft.agent.notices import Heard, Notices, link_keys
 from weft.agent.sweep import Sweeper
 from weft.agent.sysctls import SysctlEar
 from weft.agent.tending import tell_failure, tend
-from weft.drivers import adoptions, ifbs
+from weft.drivers import adoptions, bridges, ifbs
 from weft.drivers.engine import Engine
 from weft.drivers.links import differs
 from weft.drivers.strays import KINDS
@@ -48,7 +49,7 @@ from weft.model.attachment import (
 from weft.model.errors import WeftError
 from weft.rows.bandwidth import Ifb
 from weft.rows.base import RowKey
-from weft.rows.links import Address, Adoption, Veth
+from weft.rows.links import Address, Adoption, Bridge, Veth
 
 GATHER = 0.05  # seconds between the first notification and the look at what changed
 URGENT = 0.002  # the same where packet rules have changed: they may stand open
@@ -383,6 +384,10 @@ class Watcher:
             isinstance(row, Ifb) and ifbs.differs(row, said)
         ):
             return (pair,)
+        if isinstance(row, Bridge) and bridges.differs(row, said):
+            return (pair,)
+        if astray(self._engine, owner, said, link):
+            return (("Port", link),)
         # every link is born down, and most are up by now
         return (up,) if not said.up and not self._links.is_up(link) else ()
 
@@ -400,16 +405,16 @@ class Watcher:
     def _around(self, addresses: Iterable[Address]) -> set[str]:
         """Whose links they are on: with its last address a link loses its routes and neighbours,
         and nothing is said of them (fib_disable_ip)."""
-        owners = {self._links.owner(row.link) for row in addresses if not self._adopted(row)} - {
-            None
-        }
+        found = (self._links.owner(row.link) for row in addresses if not self._adopted(row))
+        owners = {owner for owner in found if owner is not None}
         for owner in owners:
             self._later(SLOWEST, self._look_again, owner)
-        return {owner for owner in owners if owner is not None}
+        return owners
 
     def _on_ours(self, addresses: Iterable[Address]) -> list[Address]:
         """Those on links of ours; what is on adopted ones is their makers'."""
-        return [row for row in addresses if self._links.owner(row.link) and not self._adopted(row)]
+        ours = [(self._links.owner(row.link), row) for row in addresses if not self._adopted(row)]
+        return [row for owner, row in ours if owner and not self._engine.row(owner, row.key)]
 
     def _adopted(self, row: Address) -> bool:
         owner = self._links.owner(row.link)

@@ -30,7 +30,7 @@ from weft.drivers.sysctls import gives_back
 from weft.model.errors import KernelRefused
 from weft.rows.bandwidth import Ifb
 from weft.rows.base import Place, Row, RowKey
-from weft.rows.links import Veth
+from weft.rows.links import Bridge, Veth
 from weft.rows.rules import Chain, Element, Oddity, Set
 
 SLICE = 100
@@ -127,7 +127,7 @@ class Engine:
     def links(self, owner: str) -> list[str]:
         """Names of the owner's links on the host; adopted ones are not its own."""
         rows = self._shadow.get(owner, {}).values()
-        return [row.name for row in rows if isinstance(row, Veth | Ifb)]
+        return [row.name for row in rows if isinstance(row, Veth | Ifb | Bridge)]
 
     def adopt(self, owner: str, rows: Iterable[Row]) -> None:
         """Remember rows as standing, without asking the kernel."""
@@ -191,7 +191,7 @@ class Engine:
             self._step(key, row, None)
             for key, row in without_members({**self._doubtful.get(owner, {}), **shadow}).items()
             if getattr(row, "place", Place.HOST) is Place.HOST
-            and not isinstance(row, Veth | Ifb)
+            and not isinstance(row, Veth | Ifb | Bridge)
             and getattr(row, "link", None) not in own
             and key not in shared
         ]
@@ -352,7 +352,9 @@ class Engine:
 
     def _mending(self, wrong: Sequence[Difference]) -> list[Step]:
         """Steps for what can be mended: nothing in a pod, nothing of a pair that is gone."""
-        lost = {linked(x.row) for x in wrong if not (x.found or isinstance(x.row, Ifb))} - {""}
+        lost = {
+            linked(x.row) for x in wrong if not (x.found or isinstance(x.row, Ifb | Bridge))
+        } - {""}
         return [
             self._step(each.row.key, each.found, each.row)
             for each in wrong
@@ -369,7 +371,7 @@ class Engine:
                 with Surroundings(self.host, Indexes(), None) as surroundings:
                     self._perform({}, steps, surroundings)
                     for step in steps:  # an ifb that was made again has another number
-                        if isinstance(step.new, Ifb):
+                        if isinstance(step.new, Ifb | Bridge):
                             name = step.new.name
                             self._indexes.learn(name, surroundings.index(Place.HOST, name))
         except KernelRefused as refusal:

@@ -29,14 +29,17 @@ from weft.model.attachment import (
     read_alias,
     read_limiter_alias,
 )
+from weft.model.bridge import read_bridge_alias
 from weft.model.errors import Conflict, Invalid, KernelRefused
 from weft.rows.bandwidth import Ifb
 from weft.rows.base import Place, Row, RowKey
-from weft.rows.links import Adoption, Peer, Veth
+from weft.rows.links import PORT, Adoption, Bridge, Peer, Veth
 
 DOOMED_GROUP = 0x77656675
 """IFLA_GROUP of host ends that are deleted together, at the price of one."""
 
+
+Made = Veth | Ifb | Bridge
 
 FEW = 4
 """Up to so many links are asked for one by one; more are read from a dump of all veths."""
@@ -44,6 +47,8 @@ FEW = 4
 
 def is_ours(link: links.Link) -> bool:
     """Whether we made this link; nothing else is ever deleted or taken over."""
+    if link.kind == "bridge":
+        return read_bridge_alias(link.alias) is not None
     if link.kind == "veth":
         named = link.name.startswith(LINK_PREFIX) or read_alias(link.alias) is not None
     else:
@@ -132,7 +137,7 @@ class Links:
                 end = inside.find(peer.name)
                 joined = end is not None and end.ifindex == link.peer
                 peer = Peer(name=end.name, mac=end.mac, mtu=end.mtu) if end and joined else None
-            found[row.key] = _row(link, peer)
+            found[row.key] = _row(link, peer, row)
         return found
 
     def words(self, row: Veth, found: Row | None) -> str:
@@ -153,9 +158,7 @@ class Links:
         return ("Veth", name), ("Up", Place.HOST, name)
 
 
-def standing(
-    via: LinkTransport, rows: Sequence[Veth] | Sequence[Ifb], kind: str
-) -> dict[str, links.Link]:
+def standing(via: LinkTransport, rows: Sequence[Made], kind: str) -> dict[str, links.Link]:
     """Links of one kind by the name they should have. A renamed one is known by its alias."""
     found: dict[str, links.Link] = {}
     if len(rows) <= FEW:
@@ -175,27 +178,27 @@ def standing(
     }
 
 
-def _may_be(row: Veth | Ifb, link: links.Link) -> bool:
+def _may_be(row: Made, link: links.Link) -> bool:
     """Whether this is our link, though damaged: somebody else's of this name bears no mark."""
-    mac = isinstance(row, Veth) and link.mac == row.mac
+    mac = not isinstance(row, Ifb) and link.mac == row.mac
     signs = link.alias.startswith(ALIAS_MARK), link.group == row.group, mac
     return any(signs)
 
 
-def mending(index: int, old: Veth | Ifb, new: Veth | Ifb, names: Names) -> Sequence[bytes]:
+def mending(index: int, old: Made, new: Made, names: Names) -> Sequence[bytes]:
     """Messages that bring a standing link back to what it should be."""
     messages: list[bytes] = []
     if old.name != new.name:
         messages += _renaming(index, new.name)
         names.learn(Place.HOST, new.name, index)
-    if old.master != new.master:
+    if new.master not in {old.master, PORT}:
         messages.append(links.set_free(index))
     return (
         *messages,
         links.set_properties(
             index,
-            mac=new.mac if isinstance(new, Veth) else None,
-            mtu=new.mtu,
+            mac=None if isinstance(new, Ifb) else new.mac,
+            mtu=None if isinstance(new, Bridge) else new.mtu,
             group=new.group,
             alias=new.alias,
         ),
@@ -226,7 +229,7 @@ def renames_live() -> bool:
 
 def differs(row: Veth, link: links.Link) -> bool:
     """Whether the host's end is not as wanted, judged by a notification."""
-    return _row(link, row.peer) != row
+    return _row(link, row.peer, row) != row
 
 
 def inside_only(row: Row, found: Row | None) -> bool:
@@ -245,10 +248,10 @@ def linked(row: Row) -> str:
     """The name of the link on the host that the row is; "": it is none."""
     if isinstance(row, Adoption):
         return row.link
-    return row.name if isinstance(row, Veth | Ifb) else ""
+    return row.name if isinstance(row, Made) else ""
 
 
-def _row(link: links.Link, peer: Peer | None) -> Veth:
+def _row(link: links.Link, peer: Peer | None, wanted: Veth) -> Veth:
     return Veth(
         name=link.name,
         mac=link.mac,
@@ -256,13 +259,13 @@ def _row(link: links.Link, peer: Peer | None) -> Veth:
         alias=link.alias,
         group=link.group,
         peer=peer,
-        master=link.master,
+        master=PORT if wanted.master == PORT else link.master,
     )
 
 
 def differing(wanted: msgspec.Struct, found: msgspec.Struct) -> str:
     """The first property that differs, in words."""
-    if isinstance(found, Veth | Ifb) and found.master:
+    if isinstance(found, Made) and found.master > 0:
         return f"been made a port of link {found.master}"
     for field in ("name", "mtu", "mac", "alias", "group"):
         one, other = getattr(wanted, field, None), getattr(found, field, None)

@@ -6,6 +6,8 @@ from typing import Any
 
 from weft.drivers.addresses import Addresses
 from weft.drivers.adoptions import Adoptions
+from weft.drivers.bridge_ports import BridgePorts
+from weft.drivers.bridges import Bridges
 from weft.drivers.buckets import Buckets
 from weft.drivers.contract import Driver
 from weft.drivers.ifbs import Ifbs
@@ -22,7 +24,7 @@ from weft.drivers.up import Ups
 def link_drivers() -> tuple[Driver[Any], ...]:
     """Drivers that need no packet rules."""
     wires = (Links(), Ups(), Addresses(), Routes(), Neighbours(), Sysctls())
-    return (*wires, Adoptions(), Ifbs(), Buckets(), Redirects())
+    return (*wires, Bridges(), BridgePorts(), Adoptions(), Ifbs(), Buckets(), Redirects())
 
 
 def all_drivers(rules: RulesTransport | None = None) -> tuple[Driver[Any], ...]:

@@ -27,9 +27,10 @@ from weft.model.attachment import (
     Attachment,
     link_alias,
 )
+from weft.model.bridge import bridge_mac
 from weft.model.ports import PortMapping
 from weft.rows.base import Place, Row
-from weft.rows.links import Address, Adoption, Peer, Sysctl, Up, Veth
+from weft.rows.links import PORT, Address, Adoption, Peer, Port, Sysctl, Up, Veth
 from weft.rows.routes import SCOPE_LINK, Neighbour, Route
 
 GATEWAY4 = bytes((169, 254, 1, 1))
@@ -69,11 +70,15 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
             alias=link_alias(attachment),
             group=LIVE_GROUP,
             peer=Peer(name=pod_link, mac=attachment.mac, mtu=attachment.mtu),
+            master=0 if attachment.bridged is None else PORT,
         ),
         Up(place=Place.POD, link="lo"),
         Up(place=Place.POD, link=pod_link),
         Up(place=Place.HOST, link=attachment.host_link),
     ]
+    if attachment.bridged is not None:
+        bridge, isolated = attachment.bridged.bridge, attachment.bridged.isolated
+        rows.append(Port(link=attachment.host_link, bridge=bridge, isolated=isolated))
     if attachment.bandwidth:
         rows += limits(attachment)
     has6 = any(len(ip) == 16 for ip in addresses)
@@ -82,8 +87,8 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
         rows.append(_route_localnet(attachment.host_link))
     for ip in addresses:
         rows += _address_rows(attachment, ip)
-    if attachment.via4 and any(len(ip) == 4 for ip in addresses):
-        rows += _gateway4(pod_link)
+    if any(len(ip) == 4 for ip in addresses):
+        rows += _gateway4(attachment, pod_link)
     if has6:
         rows += _gateway6(attachment, pod_link)
     return tuple(rows)
@@ -165,13 +170,54 @@ def _address_rows(attachment: Attachment, ip: bytes) -> list[Row]:
     bits = len(ip) * 8
     host = attachment.host_link
     return [
-        Address(place=Place.POD, link=attachment.key.ifname, ip=ip, prefix=bits),
+        Address(
+            place=Place.POD,
+            link=attachment.key.ifname,
+            ip=ip,
+            prefix=prefix_length(attachment, len(ip) * 8),
+        ),
         Neighbour(place=Place.HOST, link=host, ip=ip, mac=attachment.mac),
-        Route(place=Place.HOST, link=host, dst=ip, prefix=bits, scope=SCOPE_LINK),
+        Route(
+            place=Place.HOST,
+            link=host,
+            dst=ip,
+            prefix=bits,
+            scope=SCOPE_LINK,
+            src=_gateway_of(attachment) if len(ip) == 4 else None,
+        ),
     ]
 
 
-def _gateway4(link: str) -> list[Row]:
+def prefix_length(attachment: Attachment, bits: int) -> int:
+    """Of the subnet on the pod's link: the address alone, where what is beside it is not on-link.
+    Isolated neighbours answer to ARP through the bridge, and to neighbour discovery not at all."""
+    bridged = attachment.bridged
+    if bridged is None:
+        return bits
+    if bits == 32:
+        return ipaddress.ip_interface(bridged.gateway).network.prefixlen
+    return bits if bridged.isolated else bridged.prefix6
+
+
+def _gateway_of(attachment: Attachment) -> bytes | None:
+    """The bridge's own IPv4 address, under which the node speaks to its containers."""
+    bridged = attachment.bridged
+    return packed(bridged.gateway.partition("/")[0]) if bridged and bridged.gateway else None
+
+
+def _gateway_mac(attachment: Attachment) -> bytes:
+    return HOST_MAC if attachment.bridged is None else bridge_mac(attachment.key.network)
+
+
+def _gateway4(attachment: Attachment, link: str) -> list[Row]:
+    if (gateway := _gateway_of(attachment)) is not None:
+        mac = _gateway_mac(attachment)
+        rows: list[Row] = [Neighbour(place=Place.POD, link=link, ip=gateway, mac=mac)]
+        if attachment.via4:
+            rows.append(Route(place=Place.POD, link=link, dst=ANY4, prefix=0, via=gateway))
+        return rows
+    if not attachment.via4:
+        return []
     return [
         Neighbour(place=Place.POD, link=link, ip=GATEWAY4, mac=HOST_MAC),
         Route(place=Place.POD, link=link, dst=GATEWAY4, prefix=32, scope=SCOPE_LINK),
@@ -183,7 +229,7 @@ def _gateway6(attachment: Attachment, link: str) -> list[Row]:
     local = link_local(attachment.mac)
     rows: list[Row] = [
         Address(place=Place.POD, link=link, ip=local, prefix=64, scope=SCOPE_LINK),
-        Neighbour(place=Place.POD, link=link, ip=GATEWAY6, mac=HOST_MAC),
+        Neighbour(place=Place.POD, link=link, ip=GATEWAY6, mac=_gateway_mac(attachment)),
     ]
     if attachment.via6:
         rows.append(Route(place=Place.POD, link=link, dst=ANY6, prefix=0, via=GATEWAY6))

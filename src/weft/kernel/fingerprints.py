@@ -43,7 +43,7 @@ class Reader:
         """Of every veth; and of ifbs, where anything is limited at all."""
         found: Prints = {}
         queues = list(self._queues())
-        kinds = ("veth", "ifb") if queues else ("veth",)
+        kinds = ("veth", "bridge", "ifb") if queues else ("veth", "bridge")
         everything = (self._links(kinds), self._routes(), self._neighbours(), queues)
         for index, said in chain.from_iterable(everything):
             # the order of a dump means nothing, so the sum of all

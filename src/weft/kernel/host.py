@@ -84,30 +84,38 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     ways_out: tuple[WayOut, ...]
 
 
-def read_host(socket: Socket, *, skip_protocol: int, skip_links: tuple[str, ...]) -> HostView:
+def read_host(
+    socket: Socket, *, skip_protocol: int, skip_links: tuple[str, ...], skip_group: int = 0
+) -> HostView:
     """Links, prefixes of routes and addresses, and default routes of the socket's namespace.
 
     Routes of the routing protocol `skip_protocol` and links whose name begins with one of
-    `skip_links` are passed over without decoding them: a node has thousands of its own.
+    `skip_links` are passed over without decoding them: a node has thousands of its own. So is what
+    is of links of `skip_group`; 0: of none.
     """
     links: dict[int, HostLink] = {}
     skipped: list[str] = []
+    passed: set[int] = set()
     for body in _link_messages(socket):
         name = link_name(body).decode(errors="replace")
         if name.startswith(skip_links):
             skipped.append(name)
         else:
             found = _link(body)
-            links[found.index] = found
+            if skip_group and found.group == skip_group:
+                skipped.append(name)
+                passed.add(found.index)
+            else:
+                links[found.index] = found
     names = {index: link.name for index, link in links.items()}
     prefixes: list[Prefix] = []
     ways: list[WayOut] = []
-    for network, link, metric in _routes(socket, names, skip_protocol):
+    for network, link, metric in _routes(socket, names, skip_protocol, passed):
         if network.prefixlen == 0:
             ways.append(WayOut(family=network.version, link=link, metric=metric))
         else:
             prefixes.append(Prefix(network=network, link=link))
-    prefixes += _addresses(socket, names)
+    prefixes += _addresses(socket, names, passed)
     ways.sort(key=lambda way: way.metric)
     return HostView(
         links=tuple(links.values()),
@@ -163,7 +171,7 @@ def _text(data: memoryview | None) -> str:
 
 
 def _routes(
-    socket: Socket, names: dict[int, str], skip_protocol: int
+    socket: Socket, names: dict[int, str], skip_protocol: int, passed: set[int]
 ) -> list[tuple[Network, str, int]]:
     found = []
     for family in (AF_INET, AF_INET6):
@@ -175,7 +183,7 @@ def _routes(
             values = dict(attributes(body, _ROUTE.size))
             if _RTA_TABLE in values:
                 table = _INDEX.unpack(values[_RTA_TABLE])[0]
-            if table != RT_TABLE_MAIN:
+            if table != RT_TABLE_MAIN or _out_link(values) in passed:
                 continue
             destination = values.get(_RTA_DST, bytes(4 if family == AF_INET else 16))
             network = ipaddress.ip_network((bytes(destination), length), strict=False)
@@ -201,14 +209,14 @@ def own_addresses(socket: Socket) -> frozenset[bytes]:
     return frozenset(bytes(v.get(_IFA_LOCAL) or v.get(_IFA_ADDRESS) or b"") for v in found)
 
 
-def _addresses(socket: Socket, names: dict[int, str]) -> list[Prefix]:
+def _addresses(socket: Socket, names: dict[int, str], passed: set[int]) -> list[Prefix]:
     found = []
     request = message(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0))
     for _, body in socket.dump(request):
         _, length, _, _, index = _ADDRESS.unpack_from(body)
         values = dict(attributes(body, _ADDRESS.size))
         data = values.get(_IFA_LOCAL, values.get(_IFA_ADDRESS))
-        if data is None:
+        if data is None or index in passed:
             continue
         network = ipaddress.ip_network((bytes(data), length), strict=False)
         if network.is_loopback or (network.version == 6 and network.is_link_local):

@@ -47,6 +47,9 @@ _EXT_MASK = 29
 _NEW_NETNSID = 45
 _INFO_KIND = 1
 _INFO_DATA = 2
+_INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 4, 5
+_BRIDGE_SNOOPING = 23  # IFLA_BR_MCAST_SNOOPING
+_PORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED
 _NESTED = 0x8000
 _INET, _INET_CONF = 2, 1  # AF_INET, IFLA_INET_CONF
 _ACCEPT_REDIRECTS = 4  # IPV4_DEVCONF_ACCEPT_REDIRECTS (include/uapi/linux/ip.h)
@@ -90,6 +93,7 @@ class Link(NamedTuple):
     peer: int
     master: int = 0
     peer_nsid: int = -1
+    isolated: bool = False  # as a port of a bridge
 
 
 class End(NamedTuple):
@@ -132,6 +136,35 @@ def create_ifb(name: str, mac: bytes, mtu: int, group: int) -> bytes:
         + nest(_LINKINFO, attribute(_INFO_KIND, b"ifb"))
     )
     return message(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def create_bridge(name: str, mac: bytes, group: int) -> bytes:
+    """A bridge, down, without spanning tree. It passes on whatever is sent to a group: there is
+    no querier to learn members from."""
+    data = nest(_INFO_DATA, attribute(_BRIDGE_SNOOPING, b"\0"))
+    body = (
+        _INFO.pack(*_NO_INFO)
+        + attribute(_IFNAME, name.encode() + b"\0")
+        + attribute(_ADDRESS, mac)
+        + attribute(_GROUP, _NUMBER.pack(group))
+        + nest(_LINKINFO, attribute(_INFO_KIND, b"bridge"), data)
+    )
+    return message(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def set_master(index: int, bridge: int) -> bytes:
+    """Make a link a port of a bridge."""
+    body = _INFO.pack(0, 0, 0, index, 0, 0) + attribute(_MASTER, _NUMBER.pack(bridge))
+    return message(RTM_SETLINK, NLM_F_ACK, body)
+
+
+def set_isolated(index: int, isolated: bool) -> bytes:
+    """Whether a port of a bridge is kept from other isolated ports."""
+    data = nest(_INFO_SLAVE_DATA, attribute(_PORT_ISOLATED, bytes((isolated,))))
+    body = _INFO.pack(0, 0, 0, index, 0, 0) + nest(
+        _LINKINFO, attribute(_INFO_SLAVE_KIND, b"bridge"), data
+    )
+    return message(RTM_NEWLINK, NLM_F_ACK, body)
 
 
 def get_by_name(name: str) -> bytes:
@@ -201,13 +234,15 @@ def _af_spec(index: int, family: bytes) -> bytes:
     return message(RTM_SETLINK, NLM_F_ACK, body)
 
 
-def set_properties(index: int, *, mac: bytes | None, mtu: int, group: int, alias: str) -> bytes:
+def set_properties(
+    index: int, *, mac: bytes | None, mtu: int | None, group: int, alias: str
+) -> bytes:
     """Bring the properties of a link back to what they should be; an ifb's address cannot be set
     (EOPNOTSUPP)."""
     body = (
         _INFO.pack(0, 0, 0, index, 0, 0)
         + (attribute(_ADDRESS, mac) if mac is not None else b"")
-        + attribute(_MTU, _NUMBER.pack(mtu))
+        + (attribute(_MTU, _NUMBER.pack(mtu)) if mtu is not None else b"")
         + attribute(_GROUP, _NUMBER.pack(group))
         + attribute(_IFALIAS, alias.encode())
     )
@@ -282,11 +317,13 @@ def decode(body: memoryview) -> Link:
     """An RTM_NEWLINK or RTM_DELLINK message."""
     _, _, _, index, flags, _ = _INFO.unpack_from(body)
     found = chosen(body, _INFO.size, _DECODED)
-    information = ""
+    information, isolated = "", False
     if _LINKINFO in found:
         for kind, data in attributes(found[_LINKINFO]):
             if kind == _INFO_KIND:
                 information = _text(data)
+            elif kind == _INFO_SLAVE_DATA:
+                isolated = any(at == _PORT_ISOLATED and port[0] for at, port in attributes(data))
     return Link(
         index,
         _text(found.get(_IFNAME)),
@@ -299,6 +336,7 @@ def decode(body: memoryview) -> Link:
         _number(found.get(_LINK)),
         _number(found.get(_MASTER)),
         _INDEX.unpack(found[_LINK_NETNSID])[0] if _LINK_NETNSID in found else -1,
+        isolated,
     )
 
 

@@ -48,7 +48,8 @@ ifindex link_index link_netnsid stats stats64 handle operstate carrier carrier_c
 valid_life_time preferred_life_time used updated expires refcnt cache_info counter last packets
 bytes hello_timer tcn_timer topology_change_timer gc_timer root_port bridge_id root_id
 designated_bridge designated_root probes metainfo index topology_change
-topology_change_detected tentative
+topology_change_detected tentative forward_delay_timer hold_timer message_age_timer
+config_pending designated_port
 """
 _FICKLE = frozenset(_FICKLE_WORDS.split())
 _FICKLE_FLAGS = frozenset(("LOWER_UP", "NO-CARRIER", "RUNNING", "linkdown", "dead"))
@@ -86,7 +87,16 @@ def part(name: str) -> Counter[str]:
 def items(text: str) -> Counter[str]:
     """What iproute2 printed as JSON, without what changes by itself."""
     entries = json.loads(text) if text.strip() else []
-    return Counter(_canonical(entry) for entry in entries if entry and not _is_membership(entry))
+    return Counter(
+        _canonical(entry)
+        for entry in entries
+        if entry and not _is_membership(entry) and not _is_learnt(entry)
+    )
+
+
+def _is_learnt(entry: dict[str, Any]) -> bool:
+    """Stations that a bridge knows from what they sent, for a while."""
+    return "mac" in entry and entry.get("state") == "" and "master" in entry
 
 
 def _is_membership(entry: dict[str, Any]) -> bool:
@@ -102,6 +112,9 @@ def _settle(value: Any) -> Any:
     """Without what changes by itself."""
     if isinstance(value, dict):
         kept = {k: _settle(v) for k, v in value.items() if k not in _FICKLE}
+        if "info_slave_data" in kept:  # a port that comes back has another number
+            kept["info_slave_data"].pop("id", None)
+            kept["info_slave_data"].pop("no", None)
         if isinstance(kept.get("flags"), list):
             kept["flags"] = sorted(f for f in kept["flags"] if f not in _FICKLE_FLAGS)
         return kept

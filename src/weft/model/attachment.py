@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from weft.model.bandwidth import Bandwidth
+from weft.model.bridge import Bridged
 from weft.model.ports import PortMapping
 
 LINK_PREFIX = "wf"
@@ -146,6 +147,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""  # the CNI version of the ADD
     ports: tuple[PortMapping, ...] = ()  # what the node publishes for it
     bandwidth: Bandwidth = Bandwidth()
+    bridged: Bridged | None = None  # None: its link is routed, a port of no bridge
     adopted: Adopted | None = None  # None: the link is ours
     hooked: bool = False  # made for the hook of an OCI runtime, whose DEL may never come
     egress: str = ""  # the digest of its list of where it may connect to; "": everywhere
@@ -169,9 +171,9 @@ def link_alias(attachment: Attachment) -> str:
 
     `weft:1 NETWORK CONTAINER IFNAME MAC FLAGS ADDRESS[,ADDRESS] [NAMESPACE/POD]`
 
-    FLAGS: `m` masqueraded, `4` and `6` default routes, `h` for an OCI hook, `e` an egress list, `-`
-    none. The pod's name is left out where it does not fit; labels are not kept here, a rebuilt
-    journal learns them from the store. On an adopted link it begins with `weft+1`.
+    FLAGS: `m` masqueraded, `4` and `6` default routes, `h` for an OCI hook, `e` an egress list, `b`
+    on a bridge, `-` none. The pod's name is left out where it does not fit; labels are not kept
+    here, a rebuilt journal learns them from the store. On an adopted link it begins with `weft+1`.
     """
     key = attachment.key
     flags = "".join(
@@ -182,6 +184,7 @@ def link_alias(attachment: Attachment) -> str:
             ("6", attachment.via6),
             ("h", attachment.hooked),
             ("e", bool(attachment.egress)),
+            ("b", attachment.bridged is not None),
         )
         if on
     )
@@ -224,6 +227,7 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
     pod: PodRef
     hooked: bool = False
     listed: bool = False
+    bridged: bool = False
 
 
 def read_alias(alias: str) -> AliasRecord | None:
@@ -255,6 +259,7 @@ def _read_record(alias: str, start: str) -> AliasRecord | None:
         masquerade="m" in flags,
         via4="4" in flags,
         via6="6" in flags,
+        bridged="b" in flags,
         hooked="h" in flags,
         listed="e" in flags,
         pod=PodRef(namespace=namespace, name=name),

@@ -173,6 +173,12 @@ REASONS: dict[str, Reason] = {
         action="do as the message says: let ptp make the interface, or let weft make it and take "
         "the other plugin out of the list",
     ),
+    "no-bridge": Reason(
+        cni=2,
+        early=True,
+        summary="the container is to be on a bridge, and this kernel cannot guard ports of bridges",
+        action="leave `mode` out, or use a kernel with what the message names",
+    ),
     "no-bandwidth": Reason(
         cni=2,
         early=True,
@@ -420,6 +426,13 @@ REASONS: dict[str, Reason] = {
         summary="containers have egress lists of which neither the journal nor the rules know any "
         "more what they allow, so they allow nothing",
         action="make the containers that `weft get attachments -o wide` shows as unknown anew",
+    ),
+    "not-isolated": Reason(
+        cni=999,
+        early=True,
+        summary="containers of a network reach each other on their bridge without the node's rules",
+        action="leave `isolation: false` out of the network's configuration, unless its containers "
+        "need broadcast or multicast among each other; docs/attach.md",
     ),
     "contested": Reason(
         cni=999,

@@ -20,11 +20,19 @@ def elements(
 ) -> tuple[Element, ...]:
     """The elements of one attachment; see `guards.elements` for what is given."""
     name = link.encode()
+    mark = (sets.adopted(family, name) for family in (Family.INET, Family.ARP))
+    return (*members(link, mac, addresses, link_local, masquerade), *mark)
+
+
+def members(
+    link: str, mac: bytes, addresses: Sequence[bytes], link_local: bytes | None, masquerade: bool
+) -> tuple[Element, ...]:
+    """The same without what says that the link is adopted: of one pod of several on a bridge."""
+    name = link.encode()
     rows = [sets.guard(name, mac, ip) for ip in addresses]
     if link_local is not None:
         rows.append(sets.guard(name, mac, link_local))
     rows += [sets.arp_guard(name, mac, ip) for ip in addresses if len(ip) == 4]
-    rows += (sets.adopted(family, name) for family in (Family.INET, Family.ARP))
     return (*rows, *_routed(name, addresses, masquerade))
 
 

@@ -179,6 +179,7 @@ _NEIGHBOURS: tuple[Rule, ...] = (
     (*p.transport(0, SOLICITATION), p.ACCEPT),
     # A pod's addresses are permanent neighbours of the node: it is never asked, so whatever
     # it advertises is unasked for. Its own addresses too; only other people's would matter.
+    (*p.transport(0, ADVERTISEMENT), *p.in_segment("iifname"), p.ACCEPT),
     (*p.transport(0, ADVERTISEMENT), p.refuse("neighbours")),
 )
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 
 from weft.model.attachment import ADOPTED_GROUP, LINK_PREFIX, LIVE_GROUP
-from weft.render.sets import ADOPTED, ARP_GUARD, LOCALNET, OUT, STRANGERS
+from weft.render.sets import ADOPTED, ARP_GUARD, LOCALNET, OUT, SEGMENTS, STRANGERS
 from weft.rows.rules import (
     Bitwise,
     Compare,
@@ -96,6 +96,12 @@ def of_adopted_group(side: str) -> Words:
 def adopted(side: str, *, inside: bool = True) -> Words:
     """The link is one that another plugin made and we guard (or, `inside` False, is none)."""
     return (Meta(key=side), Lookup(set=ADOPTED, invert=not inside))
+
+
+def in_segment(side: str, *, inside: bool = True) -> Words:
+    """The link is a bridge whose ports reach each other without the node: with br_netfilter what
+    they say to each other is seen at the hooks, too (or, `inside` False, it is none)."""
+    return (Meta(key=side), Lookup(set=SEGMENTS, invert=not inside))
 
 
 def strange(side: str, *, inside: bool = True) -> Words:

@@ -146,7 +146,8 @@ def _back() -> tuple[Rule, ...]:
     return (
         (*p.not_named("oifname"), p.goto("back-adopted")),
         (*p.ipv4(), *p.network(12, _LOOPBACK4), Masquerade()),
-        *((*_to_itself(version), Masquerade()) for version in (4, 6)),
+        # of what was translated only: a bridge is the way in of all of its pods
+        *((*p.translated(), *_to_itself(version), Masquerade()) for version in (4, 6)),
     )
 
 

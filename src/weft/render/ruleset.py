@@ -176,6 +176,7 @@ def _into_pods() -> tuple[Chain, ...]:
             (*p.receiver(4), p.ACCEPT),
             (*p.receiver(6), p.ACCEPT),
             (*p.strange("oifname"), p.ACCEPT),
+            (*p.in_segment("oifname"), p.ACCEPT),
             (p.refuse("unknown"),),
         ),
         # a pod behind a bridge of others may have an address of ours

@@ -30,6 +30,9 @@ HOST_PORTS = {4: "hostports4", 6: "hostports6"}
 ADOPTED = "adopted"
 """Links of other plugins' pairs that are guarded as ours are. In the table of ARP, too."""
 
+SEGMENTS = "segments"
+"""Bridges whose ports reach each other without the node."""
+
 OUT = {4: "out4", 6: "out6"}
 """Pods behind adopted links that are masqueraded: the link, as the IP layer sees it, and source."""
 
@@ -145,6 +148,7 @@ def attachment_sets() -> tuple[Set, ...]:
             comment="ports that a relay on ::1 leads to pods",
         )
     )
+    rows.append(_set(SEGMENTS, "ifname", comment="bridges whose ports are not isolated"))
     rows.append(_set(ROUTED, "ifname", comment="pods that are not masqueraded"))
     rows.append(_adopted_set(Family.INET))
     rows.append(_set(LOCALNET, "ifname", comment="bridges whose pods may not speak to 127/8"))
@@ -210,6 +214,11 @@ def adopted(family: Family, link: bytes) -> Element:
 def localnet(bridge: bytes) -> Element:
     """What comes from the bridge for 127/8 is dropped."""
     return Element(family=Family.INET, table=TABLE, set=LOCALNET, parts=(bridge,))
+
+
+def segment(bridge: bytes) -> Element:
+    """The ports of the bridge reach each other without the node."""
+    return Element(family=Family.INET, table=TABLE, set=SEGMENTS, parts=(bridge,))
 
 
 def arp_guard(link: bytes, mac: bytes, ip: bytes) -> Element:

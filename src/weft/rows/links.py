@@ -11,6 +11,9 @@ import msgspec
 
 from weft.rows.base import Place, Row, RowKey
 
+PORT = -1
+"""The `master` of a link of which a row `Port` tells."""
+
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """The pod's end of a veth pair."""
@@ -23,7 +26,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 class Veth(Row, frozen=True, kw_only=True):
     """A veth pair seen from its host end; `peer` is None where the pod's side is not known.
 
-    `master`: the number of the bridge that it is a port of; ours are ports of none (0).
+    `master`: the number of the bridge that it is a port of; ours are ports of none (0), or of the
+    one that a `Port` says (PORT).
     """
 
     name: str
@@ -59,6 +63,32 @@ class Adoption(Row, frozen=True, kw_only=True):
     @property
     def key(self) -> RowKey:
         return ("Adoption", self.index)  # it may be renamed
+
+
+class Bridge(Row, frozen=True, kw_only=True):
+    """A bridge of the node's. `master`: as of a veth."""
+
+    name: str
+    mac: bytes
+    alias: str
+    group: int
+    master: int = 0
+
+    @property
+    def key(self) -> RowKey:
+        return ("Bridge", self.name)
+
+
+class Port(Row, frozen=True, kw_only=True):
+    """The link is a port of the bridge. `isolated`: it reaches no other isolated port."""
+
+    link: str
+    bridge: str
+    isolated: bool
+
+    @property
+    def key(self) -> RowKey:
+        return ("Port", self.link)
 
 
 class Up(Row, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from weft.model.attachment import LINK_PREFIXES
 from weft.model.errors import Invalid
 from weft.model.names import check_name, printable
 from weft.wire.cni.document import JsonObject, convert, decode_object, project, shape
@@ -41,6 +42,11 @@ class Conf(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     type: str = ""
     mtu: int | None = None
+    mode: str = ""  # routed (the default) or bridge; the keys below are for bridge mode alone
+    bridge: str = ""
+    isolation: bool | None = None
+    is_gateway: bool | None = None
+    is_default_gateway: bool | None = None
     ip_masq: bool | None = None
     dns: Dns | None = None
     pools: tuple[str, ...] | None = None  # names of the IPPools that may be used
@@ -100,11 +106,19 @@ class PluginDocument(Head, frozen=True, kw_only=True, rename="camel"):
     prev_result: dict[str, object] | None = None
 
 
+ROUTED, BRIDGE = "routed", "bridge"
+_LINK = re.compile(r"[^/:\s\x00-\x1f\x7f]{1,15}")
+REFUSED_ON_BRIDGES = (
+    "vlan", "vlanTrunk", "preserveDefaultVlan", "promiscMode", "forceAddress", "macspoofchk",
+    "portIsolation", "disableContainerInterface", "enabledad",
+)  # fmt: skip
+"""Keys of the reference plugin `bridge` that weft's bridge mode does not know by these names."""
 _HEAD = ("cniVersion", "name")
 _CONF_SHAPE = shape(
     "type", "mtu", "ipMasq", "pools", "ips", "mac", "labels",
     "ingressRate", "ingressBurst", "egressRate", "egressBurst",
     "host_tcp_services", "host_udp_services",
+    "mode", "bridge", "isolation", "isGateway", "isDefaultGateway",
     deny_networks=shape("always", "running", "staging"),
     dns=shape("nameservers", "domain", "search", "options"),
 )  # fmt: skip
@@ -125,6 +139,8 @@ KEYS = shape(
     "runtimeConfig", "prevResult", "cni.dev/valid-attachments", "cni.dev/attachments",
     "ingressRate", "ingressBurst", "egressRate", "egressBurst", "metadata",
     "host_tcp_services", "host_udp_services", "deny_networks",
+    "mode", "bridge", "isolation", "isGateway", "isDefaultGateway",
+    *REFUSED_ON_BRIDGES,
 )  # fmt: skip
 """Every key at the top of a configuration that any verb reads."""
 _TYPE = re.compile(r"[A-Za-z0-9_.][^/\\\x00-\x1f\x7f]*")
@@ -153,7 +169,35 @@ def read_plugin(obj: JsonObject) -> tuple[PluginDocument, Conf]:
     document = convert(project(obj, _PLUGIN_SHAPE), PluginDocument)
     conf = convert(project(obj, _CONF_SHAPE), Conf)
     _check(conf)
+    _check_mode(obj, conf)
     return document, conf
+
+
+def _check_mode(obj: JsonObject, conf: Conf) -> None:
+    """The mode, and what bridge mode cannot honour of the reference plugin's keys."""
+    if conf.mode not in ("", ROUTED, BRIDGE):
+        raise invalid(f"mode: {printable(conf.mode)} is neither {ROUTED} nor {BRIDGE}", "mode")
+    if conf.mode != BRIDGE:
+        return
+    if conf.bridge and (not _LINK.fullmatch(conf.bridge) or conf.bridge in {".", ".."}):
+        raise invalid(f"bridge: {printable(conf.bridge)} cannot be the name of a link", "bridge")
+    if conf.bridge.startswith(LINK_PREFIXES):
+        raise invalid(
+            f"bridge: links that begin with {' or '.join(LINK_PREFIXES)} are containers'; choose "
+            "another name",
+            "bridge",
+        )
+    for key in REFUSED_ON_BRIDGES:
+        if obj.get(key):
+            raise _unsupported(key, "weft's bridge mode does not know it; leave it out")
+    if conf.is_gateway is False:
+        words = "the bridge always has the subnet's gateway; for none in containers say"
+        raise _unsupported("isGateway", f"{words} isDefaultGateway: false")
+
+
+def _unsupported(field: str, words: str) -> Invalid:
+    message = f"unsupported field {field}: {words}"
+    return Invalid(message, field=field, reason="unsupported-field")
 
 
 def check_made(document: PluginDocument) -> None:
@@ -170,8 +214,10 @@ def check_made(document: PluginDocument) -> None:
 def check_adopted(conf: Conf, ifname: str) -> None:
     """What is wrong for an interface of `prevResult`: nobody asks us for an address there, so any
     `ipam` is passed over, but what the interface itself should be is its maker's to say."""
-    for key in ("mtu", "pools", "ips", "mac"):
+    for key in ("mtu", "pools", "ips", "mac", "mode"):
         value = getattr(conf, key)
+        if value == ROUTED:
+            continue
         if value:
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
             raise Invalid(

@@ -110,9 +110,9 @@ def _attach(environment: Environment, obj: JsonObject, network: str, version: st
         raise config.invalid("required prevResult missing", "prevResult")
     result = None if previous is None else decode_result(previous, version)
     adopts = result is not None and result.number_of(environment.ifname) is not None
-    if adopts:
+    if adopts and environment.command is Command.ADD:  # CHECK is told of our own, too
         config.check_adopted(conf, environment.ifname)
-    else:
+    elif not adopts:
         config.check_made(document)
     return Request(
         command=environment.command,
