@@ -155,8 +155,10 @@ def martian(node: GuardedNode) -> Iterator[Case]:
         ("sent to ::", bytes(16), False),
         ("sent to ::1", bytes(15) + b"\x01", True),
     ):
-        packet = node.packet(_udp6(me.ip6, target))
-        yield Case(name=name, reason="martian", frames=(packet,), kernel=kernel)
+        syn = f.ipv6(me.ip6, target, f.TCP, f.tcp_syn(me.ip6, target, (1, 80)))
+        for by, packet in (("UDP", _udp6(me.ip6, target)), ("TCP", syn)):
+            frames = (node.packet(packet),)
+            yield Case(name=f"{by} {name}", reason="martian", frames=frames, kernel=kernel)
 
 
 def options(node: GuardedNode) -> Iterator[Case]:

@@ -155,6 +155,10 @@ def forged(segment: Segment) -> Iterator[Case]:
     yield from forged_arp(segment)
     yield from forged_neighbours(segment)
     me = segment.attacker
+    # a bridge asks no packet for its length, as the IP layer does before any rule
+    syn = f.ipv6(me.ip6, segment.victim.ip6, f.TCP, f.tcp_syn(me.ip6, segment.victim.ip6, (7, 80)))
+    longer = segment.packet(syn[:4] + b"\x05\xdc" + syn[6:])
+    yield Case(name="TCP longer than its packet", reason="malformed", frames=(longer,))
     for kind in (0x88CC, 0x8847, 0x8863, 0x0027, 0x9000):
         frame = f.ether(segment.victim.mac, me.mac, kind, bytes(46))
         yield Case(name=f"a frame of type {kind:#x}", reason="frames", frames=(frame,))

@@ -51,7 +51,7 @@ NOTHING = {"passed": 0, "input": 0, "forwarded": 0, "arp": 0, "victim": 0, "outs
 # any hook; the others only give a reason of its own to what the last rule of their chain refuses.
 ELSEWHERE = {"closed", "frames", "bridged"}  # at boot, and in the bridge family
 BEHIND_OTHERS = {
-    ("listed6", "martian"),
+    ("martian6", "martian"),
     ("unlisted", "unspecified"),
     ("icmp6", "neighbours"),
     ("icmp6", "advertisements"),
@@ -154,7 +154,7 @@ def test_without_any_one_rule_the_matching_case_fails() -> None:
         if not any(seen[eyes[name]] for name, _, seen in wrong):
             stopped.add((chain.name, reason))
         node.mutate(lambda rows: rows)
-    assert unnoticed == [("listed6", 0, "martian")]
+    assert unnoticed == [("martian6", 0, "martian")]
     assert stopped == BEHIND_OTHERS
 
 

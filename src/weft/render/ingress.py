@@ -8,7 +8,7 @@ section 4.5 (the first fragment holds all headers), 7126 (IPv4 options), CVE-202
 advertisements), CVE-2020-8558 (127/8 from a neighbour).
 
     from-pods -- listed4 -- options4, icmp4
-              -- listed6 -- fragments6, link-local6, icmp6
+              -- listed6 -- martian6, fragments6, link-local6, icmp6
               -- unlisted
 """
 
@@ -77,6 +77,7 @@ def listed(family: Family, neighbours: tuple[Rule, ...]) -> tuple[Chain, ...]:
         _chain(family, "icmp6", _icmp6(neighbours)),
         _chain(family, "link-local6", _link_local6()),
         _chain(family, "fragments6", _fragments6()),
+        _chain(family, "martian6", _martian6()),
         _chain(family, "listed6", _listed6()),
     )
 
@@ -133,9 +134,10 @@ def _icmp4() -> tuple[Rule, ...]:
 
 def _listed6() -> tuple[Rule, ...]:
     return (
-        (*p.network(24, _LOOPBACK6), p.refuse("martian")),
-        (*p.network(24, _MAPPED), p.refuse("martian")),
-        (*p.network(24, bytes(16)), p.refuse("martian")),
+        (*p.network(24, bytes(2)), p.jump("martian6")),
+        # nearly every packet: no extension header that had to be looked for. Only what the kernel
+        # has found to be whole has a protocol, which a bridge has not seen to
+        (*p.network(6, p.TCP), *_link_local(8, "!="), *p.protocol(p.TCP), p.ACCEPT),
         (*p.has_header(p.ROUTING), p.refuse("options")),
         (*p.has_header(p.FRAGMENT), p.jump("fragments6")),
         (*_link_local(8), p.goto("link-local6")),
@@ -147,9 +149,17 @@ def _listed6() -> tuple[Rule, ...]:
     )
 
 
-def _link_local(offset: int) -> p.Words:
+def _martian6() -> tuple[Rule, ...]:
+    return (
+        (*p.network(24, _LOOPBACK6), p.refuse("martian")),
+        (*p.network(24, _MAPPED), p.refuse("martian")),
+        (*p.network(24, bytes(16)), p.refuse("martian")),
+    )
+
+
+def _link_local(offset: int, op: str = "==") -> p.Words:
     value, mask = _LINK_LOCAL
-    return p.masked(offset, mask, value)
+    return p.masked(offset, mask, value, op)
 
 
 def _fragments6() -> tuple[Rule, ...]:
