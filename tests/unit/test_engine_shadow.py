@@ -221,6 +221,18 @@ def test_a_failed_withdrawal_can_be_tried_again() -> None:
     assert kernel.held == {}
 
 
+def test_rows_to_keep_stay_until_the_next_withdrawal() -> None:
+    engine, kernel = made()
+    rows = [thing(RULE, "guard"), thing(RULE, "way"), thing(LATE, "up")]
+    engine.apply("a", rows)
+    engine.withdraw("a", [rows[1].key])
+    assert set(kernel.held) == {"way"}
+    assert engine.rows("a") == (rows[1],)
+    engine.withdraw("a")
+    assert kernel.held == {}
+    assert engine.owners == ()
+
+
 def test_rules_whose_answer_was_lost_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transaction came true, and the kernel's word of it did not arrive (ENOBUFS)."""
     engine, kernel = made()

@@ -22,6 +22,7 @@ from weft.agent.turns import Turns
 from weft.model.attachment import Attachment, AttachmentKey, limiter_of
 from weft.model.bridge import bridge_owner
 from weft.model.errors import KernelRefused, WeftError
+from weft.render.egress import leads
 
 
 class Detacher:
@@ -120,8 +121,12 @@ class Detacher:
         if attachment.bandwidth.egress_rate:
             links.add(limiter_of(key.host_link))
         numbers = {link: self._engine.number(link) for link in links}
-        await patiently(partial(self._engine.withdraw, str(key)))
+        # what leads to its list goes last: a packet on its way past the guards meets it still
+        leading = [row.key for row in self._engine.rows(str(key)) if leads(row)]
+        await patiently(partial(self._engine.withdraw, str(key), leading))
         await self._delete_all(numbers)
+        if leading:
+            await patiently(partial(self._engine.withdraw, str(key)))
         await self._leave_bridge(attachment)
         self._forget(attachment)
 

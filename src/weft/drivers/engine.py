@@ -174,31 +174,33 @@ class Engine:
             if step.new is not None and step.position[0] is Stage.GUARD
         )
 
-    def withdraw(self, owner: str) -> list[str]:
+    def withdraw(self, owner: str, keep: Collection[RowKey] = ()) -> list[str]:
         """Take back what stands for an owner, except its links on the host, whose names are the
         answer: deleting them waits for the kernel and belongs into a worker (`drivers.removal`).
 
         Elements go first, in one transaction: traffic is cut at once, because a source that no
-        guard lists is dropped. What hangs on a link of the owner dies with it and needs no
-        message; what is inside the pod dies with the pod's end.
+        guard lists is dropped. Rows to `keep` stay, and the owner's. What hangs on a link of the
+        owner dies with it and needs no message; what is in the pod dies with the pod's end.
         """
         shadow = self._shadow.get(owner, {})
+        kept = {key: row for key, row in shadow.items() if key in keep}
         names = self.links(owner)
         own = frozenset(names)
         among = self._shadow.keys() - {owner} if any(map(gives_back, shadow.values())) else ()
-        shared = self.owners_of(shadow.keys(), among)
+        passed = {**self.owners_of(shadow.keys(), among), **kept}
         steps = [
             self._step(key, row, None)
             for key, row in without_members({**self._doubtful.get(owner, {}), **shadow}).items()
             if getattr(row, "place", Place.HOST) is Place.HOST
             and not isinstance(row, Veth | Ifb | Bridge)
             and getattr(row, "link", None) not in own
-            and key not in shared
+            and key not in passed
         ]
         if steps:
             with Surroundings(self.host, self._indexes, None) as surroundings:
                 self._perform(shadow, steps, surroundings)
         self.forget(owner)
+        self._shadow.update({owner: kept} if kept else {})
         return names
 
     def take_over(self, standing: Iterable[Row]) -> int:
@@ -264,10 +266,7 @@ class Engine:
         each owner for itself, so that one whom the kernel refuses does not keep the others from
         being mended; his differences come back not `mended`, with the kernel's words.
         """
-        answer: dict[str, list[Difference]] = {}
-        for part in self.mending(wrong):
-            answer.update(part)
-        return answer
+        return {owner: ends for part in self.mending(wrong) for owner, ends in part.items()}
 
     def mending(
         self, wrong: Mapping[str, Iterable[Difference]], strays: Iterable[Row] = ()

@@ -66,6 +66,7 @@ _SADDR, _DADDR = {4: (12, 4), 6: (8, 16)}, {4: (16, 4), 6: (24, 16)}
 _PORT_REGISTER = {4: 10, 6: 13}
 _NEIGHBOURS = (b"\x87", b"\x8f")
 _OUT_CHAIN, _NODE_CHAIN = "out-", "node-"
+_MAPS = frozenset(f"{name}{version}" for name in (OUT, NODE) for version in (4, 6))
 _SET = re.compile(r"(all|port|icmp)[46](l?)(n?)-([0-9a-f]{32})")
 
 
@@ -183,6 +184,11 @@ def members(addresses: Iterable[bytes], digest: str) -> tuple[Element, ...]:
         for ip in addresses
         for name, chain in ((OUT, _OUT_CHAIN), (NODE, _NODE_CHAIN))
     )
+
+
+def leads(row: Row) -> bool:
+    """Whether a row is one of `members`."""
+    return isinstance(row, Element) and row.set in _MAPS
 
 
 def _family(version: int) -> p.Words:
