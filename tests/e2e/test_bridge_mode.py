@@ -92,6 +92,20 @@ def test_containers_on_a_bridge_reach_each_other_the_node_and_the_outside(
         host.drop("plain")
 
 
+def test_a_list_that_would_not_hold_on_a_bridge_is_refused(host: Host) -> None:
+    host.make(["a"])
+    conf = {**YARD, "runtimeConfig": {"netOutRules": []}}
+    said = host.send(ask("ADD", "a", isolation=False, **conf))
+    assert said.is_clean and said.code == 7, said
+    assert "isolation: false" in (said.json or {})["msg"]
+    assert not problems([host.send(ask("ADD", "a", **conf))])
+    with yard(host, "b") as ((b4, b6),):
+        for address in (b4, b6):
+            assert not reach(host.network("a"), address, 80, host.network("b"), 80).answered
+        assert not problems([host.send(ask("DEL", "a", **conf))])
+    host.unmake(["a"])
+
+
 @pytest.mark.parametrize("isolation", [True, False])
 def test_published_ports_lead_to_a_container_on_a_bridge_from_everywhere(
     host: Host, isolation: bool

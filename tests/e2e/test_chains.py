@@ -417,6 +417,15 @@ def test_a_pod_behind_somebodys_bridge_is_guarded_at_its_port(site: Host) -> Non
     site.shell("ip link del cni9")
 
 
+def test_a_list_that_would_not_hold_on_a_bridge_is_refused(site: Host) -> None:
+    chain = Chain(site, bridge(), weft(capabilities={"netOutRules": True}))
+    outcome = chain.try_add("pod", netOutRules=[])
+    assert outcome.calls[-1].code == 7
+    assert "no egress list" in outcome.failure
+    chain.drop("pod")
+    site.shell("ip link del cni9")
+
+
 def test_a_lost_journal_and_a_port_that_leaves_its_bridge(site: Host) -> None:
     chain = Chain(site, bridge(), weft(capabilities={"portMappings": True}))
     pod = chain.add("pod", portMappings=ports(8080, 80))

@@ -209,6 +209,45 @@ def test_types_and_codes_of_icmp_are_told_apart(host: Host) -> None:
     host.drop("pod")
 
 
+def talks(origin: Path, goal: Path, address: str) -> bool:
+    """Whether a word from one and the same port comes there, and its answer back."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with (
+        closing(entering.socket_in(goal, family, socket.SOCK_DGRAM)) as server,
+        closing(entering.socket_in(origin, family, socket.SOCK_DGRAM)) as client,
+    ):
+        server.bind((address, 7))
+        client.bind(("", 5000))
+        client.settimeout(PATIENCE)
+        client.connect((address, 7))
+        try:
+            client.send(b"word")
+            if select.select([client, server], [], [], PATIENCE)[0] == [server]:
+                server.sendto(*server.recvfrom(16))
+            return client.recv(16) == b"word"
+        except ConnectionRefusedError:
+            return False
+
+
+def test_connections_of_who_had_the_address_before_end_with_the_list(host: Host) -> None:
+    """What goes on passes every list: nobody may go on with what another began."""
+    held = host.add("old").addresses
+    goals = f"{FAR4}1", f"{FAR6}1"
+    with addresses(host) as outside:
+        old = host.network("old")
+        assert all(talks(old, outside, goal) for goal in goals)
+        assert echoes(old, goals[0], 8) and echoes(old, goals[1], 128)
+        host.drop("old")
+        host.end()
+        host.shell("rm /run/weft/journal.db*")  # and with it, how long the addresses rest
+        host.start()
+        host.add("new", runtimeConfig={"ips": held, "netOutRules": []})
+        new = host.network("new")
+        assert not any(talks(new, outside, goal) for goal in goals)
+        assert not echoes(new, goals[0], 8) and not echoes(new, goals[1], 128)
+    host.drop("new")
+
+
 def test_answers_pass_and_what_goes_on_passes(host: Host) -> None:
     """A container that may connect nowhere serves all the same."""
     four, six = host.add("pod", **listed()).addresses

@@ -90,6 +90,12 @@ class Adopter:
                 f"cannot guard it: {why}; let ptp or weft make the interface",
                 reason="not-adoptable",
             )
+        if found.link.master and request.wishes.egress is not None:
+            raise Unsupported(
+                f"the host's end of {request.ifname}, {name}, is a port of a bridge, and no egress "
+                "list closes the way to its other ports; let ptp or weft make the interface",
+                reason="not-adoptable",
+            )
         if request.wishes.bandwidth:
             self._refuse_limited(request, found.link)
         return found

@@ -18,7 +18,7 @@ from weft.agent.ground import Ground
 from weft.agent.patience import again
 from weft.agent.promise import rows_of
 from weft.drivers.contract import Stage
-from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT, prefix_length
+from weft.fabric.wiring import GATEWAY4_TEXT, GATEWAY6_TEXT, packed, prefix_length
 from weft.kernel import namespaces
 from weft.model.attachment import (
     HOST_MAC,
@@ -71,7 +71,8 @@ class Attacher:
         await self._bridging.gone(request)
         assigned = await self._secured(request, netns)
         try:
-            await self._egress.secure(request.wishes.egress)
+            ips = [packed(each.address) for each in assigned]
+            await self._egress.secure(request.wishes.egress, ips)
         except BaseException:
             self._addresses.take_back(assigned)
             raise
@@ -93,7 +94,7 @@ class Attacher:
             return None
         if self._bridging.is_going(request):
             return None
-        if not self._egress.is_quick(request.wishes.egress):
+        if request.wishes.egress is not None:
             return None
         return self._addresses.assign(self._wish(request, key))
 

@@ -44,7 +44,16 @@ class Bridging:
     # -- ADD
 
     def require(self, request: Request) -> None:
-        """Raise Unsupported where this node cannot guard ports of bridges."""
+        """Raise Unsupported where this node cannot guard ports of bridges, Invalid for a list that
+        would not hold between them."""
+        conf, wishes = request.conf, request.wishes
+        if conf.mode == BRIDGE and conf.isolation is False and wishes.egress is not None:
+            raise Invalid(
+                "isolation: false lets containers reach each other past every rule of this node, "
+                "also past runtimeConfig.netOutRules; leave one of both out",
+                field="isolation",
+                reason="invalid-config",
+            )
         if request.conf.mode == BRIDGE and self._node.unbridged:
             raise Unsupported(
                 f"mode: this node cannot put containers on bridges: {self._node.unbridged}; leave "

@@ -1,7 +1,8 @@
 """Egress lists of this node: which stand, and which containers have them.
 
-    secure     before an ADD's turn: a list that is new is written into the kernel in slices, so
-               that others are served meanwhile; nobody is sent to it yet
+    secure     before an ADD's turn: connections of who had the addresses before are ended, for
+               what goes on passes every list; and a list that is new is written into the kernel
+               in slices, so that others are served meanwhile; nobody is sent to it yet
     claim      before the ADD's first effect        stand     with its first effects
     withdrawn  once a DEL's rows are gone: with the last container its list goes, with the last
                list the frame
@@ -21,8 +22,10 @@ import msgspec
 from weft.agent.events import Log
 from weft.agent.journal import Journal
 from weft.agent.limiting import told
+from weft.agent.stale import end_flows
 from weft.agent.table import Attachments
 from weft.drivers.engine import Engine
+from weft.kernel.netlink import Failure, refused
 from weft.model.attachment import Attachment, AttachmentKey
 from weft.model.egress import UNKNOWN, EgressList
 from weft.model.errors import WeftError
@@ -54,17 +57,24 @@ class Egress:
 
     # -- for ADD
 
-    def is_quick(self, wanted: EgressList | None) -> bool:
-        """Whether `stand` needs no time worth mentioning for this list."""
-        return wanted is None or wanted.digest in self._lists or len(wanted.flows) <= FEW
-
-    async def secure(self, wanted: EgressList | None) -> None:
-        """Write a list that is new and long. Raises KernelRefused, and nothing is left."""
-        if wanted is None or self.is_quick(wanted):
+    async def secure(self, wanted: EgressList | None, addresses: Iterable[bytes]) -> None:
+        """Make ready what `stand` takes for given, for a container that is to have these addresses.
+        Raises KernelRefused, and nothing is left."""
+        if wanted is None:
+            return
+        try:
+            await asyncio.to_thread(end_flows, addresses)
+        except Failure as failure:
+            raise refused(failure, "end", "connections of who had the address before") from None
+        if self._is_quick(wanted):
             return
         async with self._turn:  # others with the same list wait for it
-            if not self.is_quick(wanted):
+            if not self._is_quick(wanted):
                 await self._write(wanted, egress.list_rows(wanted))
+
+    def _is_quick(self, wanted: EgressList) -> bool:
+        """Whether `stand` needs no time worth mentioning for this list."""
+        return wanted.digest in self._lists or len(wanted.flows) <= FEW
 
     async def _write(self, wanted: EgressList, rows: tuple[Row, ...]) -> None:
         owner = _owner(wanted.digest)

@@ -32,8 +32,10 @@ _IP, _PROTO = 1, 2
 _SOURCE, _TARGET = {4: 1, 6: 3}, {4: 2, 6: 4}
 _SOURCES = frozenset(_SOURCE.values())
 _NUMBER, _SOURCE_PORT, _TARGET_PORT = 1, 2, 3
+_ICMP = range(4, 10)  # CTA_PROTO_ICMP_ID to CTA_PROTO_ICMPV6_CODE
 _PACKETS, _OCTETS = 1, 2
 _BY_SOURCE, _BY_TARGET, _BY_PROTOCOL, _BY_TARGET_PORT = 1, 2, 8, 32  # CTA_FILTER_FLAG_*
+_ORIG_FLAGS, _REPLY_FLAGS = 1, 2  # CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS
 _FAMILY = {4: 2, 6: 10}
 _BE32, _BE64 = struct.Struct("!I"), struct.Struct("!Q")
 _TCP_STATE = 1
@@ -45,13 +47,15 @@ TCP_STATES = (
 
 
 class Tuple(NamedTuple):
-    """One direction: addresses of 4 or 16 octets; ports are 0 where the protocol has none."""
+    """One direction: addresses of 4 or 16 octets; ports are 0 where the protocol has none. `icmp`:
+    the kernel's attributes of type, code and identifier."""
 
     source: bytes
     target: bytes
     protocol: int
     source_port: int
     target_port: int
+    icmp: bytes = b""
 
 
 class Flow(NamedTuple):
@@ -71,13 +75,14 @@ class Flow(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Parts of the original tuple to ask for; None: any."""
+    """Parts of the original tuple to ask for, and who answers; None: any."""
 
     version: int
     source: bytes | None = None
     target: bytes | None = None
     protocol: int | None = None
     target_port: int | None = None
+    answering: bytes | None = None  # source of the reply, behind all translation
 
 
 def read(via: Socket, wanted: Wanted) -> list[Flow]:
@@ -126,10 +131,15 @@ def _filter(wanted: Wanted) -> bytes:
         if wanted.target_port is not None:
             proto += attribute(_TARGET_PORT, wanted.target_port.to_bytes(2, "big"))
             flags |= _BY_TARGET_PORT
-    if not flags:
-        return b""
-    parts = (nest(kind, value) for kind, value in ((_IP, ip), (_PROTO, proto)) if value)
-    return nest(_ORIG, *parts) + nest(_FILTER, attribute(1, struct.pack("=I", flags)))
+    tuples = masks = b""
+    if flags:
+        parts = (nest(kind, value) for kind, value in ((_IP, ip), (_PROTO, proto)) if value)
+        tuples, masks = nest(_ORIG, *parts), attribute(_ORIG_FLAGS, struct.pack("=I", flags))
+    if wanted.answering is not None:
+        source = attribute(_SOURCE[wanted.version], wanted.answering)
+        tuples += nest(_REPLY, nest(_IP, source))
+        masks += attribute(_REPLY_FLAGS, struct.pack("=I", _BY_SOURCE))
+    return tuples + nest(_FILTER, masks) if masks else b""
 
 
 def delete(via: Socket, flows: Iterable[Flow]) -> int:
@@ -149,6 +159,7 @@ def _deletion(flow: Flow) -> bytes:
     proto = attribute(_NUMBER, bytes((one.protocol,)))
     proto += attribute(_SOURCE_PORT, one.source_port.to_bytes(2, "big"))
     proto += attribute(_TARGET_PORT, one.target_port.to_bytes(2, "big"))
+    proto += one.icmp
     body = nest(_ORIG, nest(_IP, ip), nest(_PROTO, proto)) + attribute(_ID, _BE32.pack(flow.number))
     if flow.zone:
         body += attribute(_ZONE, flow.zone.to_bytes(2, "big"))
@@ -181,6 +192,7 @@ def _tuple(data: memoryview) -> Tuple:
         protocol=proto[_NUMBER][0],
         source_port=int.from_bytes(proto.get(_SOURCE_PORT, b""), "big"),
         target_port=int.from_bytes(proto.get(_TARGET_PORT, b""), "big"),
+        icmp=b"".join(attribute(kind, bytes(proto[kind])) for kind in _ICMP if kind in proto),
     )
 
 
