@@ -221,3 +221,31 @@ def test_transaction_holds_its_messages_in_an_order_that_the_kernel_takes() -> N
     assert ranks == sorted(ranks)
     assert ranks[0] == Rank.TABLE
     assert ranks[-1] == Rank.RULE
+
+
+SIZES = {"ifname": 7, "ether_addr": 6, "ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 1}
+
+
+@pytest.mark.parametrize(
+    ("key_types", "data"),
+    [
+        (("ifname",), None),
+        (("inet_proto",), b"12345"),
+        (("ipv4_addr",), b"12345678"),
+        (("ether_addr",), b"1"),
+        (("ifname", "ether_addr", "ipv6_addr"), None),
+        (("ipv6_addr", "inet_proto"), b""),
+        (("ipv6_addr", "inet_proto"), b"12345678901234567890"),
+    ],
+)
+def test_one_element_is_written_as_one_of_many_is(
+    key_types: tuple[str, ...], data: bytes | None
+) -> None:
+    words = "ipv4_addr . inet_service" if data is not None else None
+    schema = Set(
+        family=Family.INET, table="weft", name="some", key_types=key_types, data_type=words
+    )
+    for fill in b"a", b"z":  # the second one's frame is remembered
+        parts = tuple(fill * SIZES[word] for word in key_types)
+        row = Element(family=Family.INET, table="weft", set="some", parts=parts, data=data)
+        assert elements.add_elements(schema, [row]) == [elements.add_element(schema, row)]

@@ -8,6 +8,7 @@ each part, and each part is padded to four octets, the size of a register.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from weft.kernel.nftables import typeof
@@ -88,14 +89,18 @@ def words_of(value: int) -> tuple[str, ...]:
     return tuple(reversed(words))
 
 
-def join(words: Sequence[str], parts: Sequence[bytes]) -> bytes:
+def join(words: tuple[str, ...], parts: Sequence[bytes]) -> bytes:
     """The key of these parts, padded; a single part is not padded, but names always are."""
+    widths = _widths(words)
+    return b"".join([part.ljust(width, b"\0") for width, part in zip(widths, parts, strict=True)])
+
+
+@lru_cache(maxsize=64)
+def _widths(words: tuple[str, ...]) -> tuple[int, ...]:
+    """Octets of each part in a key."""
     if len(words) == 1:
-        return parts[0].ljust(type_of(words[0]).size, b"\0")
-    return b"".join(
-        part.ljust(padded(type_of(word).size), b"\0")
-        for word, part in zip(words, parts, strict=True)
-    )
+        return (type_of(words[0]).size,)
+    return tuple(padded(type_of(word).size) for word in words)
 
 
 def split(words: Sequence[str], key: bytes) -> tuple[bytes, ...]:

@@ -8,12 +8,11 @@ A verdict as a map's data is written in nft's words: `drop`, `goto CHAIN`.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from weft.kernel.netlink import NLA_F_NESTED, NLM_F_CREATE, attribute, attributes, nest
+from weft.kernel.netlink import NLM_F_CREATE, attribute, attributes, nest
 from weft.kernel.nftables.datatypes import VERDICT, join, split
 from weft.kernel.nftables.expressions import decode_verdict, encode_verdict
 from weft.kernel.nftables.messages import Kind, Rank, compose, number, read_number, read_text, text
@@ -27,10 +26,6 @@ _KEY, _DATA, _FLAGS, _KEY_END = 1, 2, 3, 10
 _INTERVAL_END = 1
 _VALUE, _VERDICT = 1, 2
 _ROOM = 60_000  # octets of elements in one attribute, whose length has 16 bits
-_HEADS = struct.Struct("=HHHHHHHH")
-_NESTED_ELEMENTS = _LIST_ELEMENTS | NLA_F_NESTED
-_NESTED_ITEM = 1 | NLA_F_NESTED
-_NESTED_KEY = _KEY | NLA_F_NESTED
 
 
 class Bare(NamedTuple):
@@ -68,29 +63,40 @@ def get_elements(schema: Set, flags: int) -> bytes:
 
 
 def _one(kind: Kind, rank: int, flags: int, schema: Set, row: Element) -> bytes:
-    named = _named(schema.table, schema.name)
-    if row.data is not None or row.upto is not None or schema.interval:
-        body = named + nest(_LIST_ELEMENTS, _items(schema, row))
-        return compose(kind, rank, flags, schema.family, body)
-    # the shape of nearly all elements, in one go: this is on the path of every ADD and DEL
     key = join(schema.key_types, row.parts)
-    size = len(key)
-    body = (
-        named
-        + _HEADS.pack(
-            size + 16 + (-size & 3),
-            _NESTED_ELEMENTS,
-            size + 12 + (-size & 3),
-            _NESTED_ITEM,
-            size + 8 + (-size & 3),
-            _NESTED_KEY,
-            size + 4,
-            _VALUE,
-        )
-        + key
-        + b"\0" * (-size & 3)
+    data = row.data
+    if (
+        row.upto is not None
+        or schema.interval
+        or (data is not None and schema.data_type == VERDICT)
+    ):
+        body = _named(schema.table, schema.name) + nest(_LIST_ELEMENTS, _items(schema, row))
+        return compose(kind, rank, flags, schema.family, body)
+    # the shape of nearly all elements: this is on the path of every ADD and DEL, for each port
+    size = None if data is None else len(data)
+    head, between, tail = _around(
+        (kind, rank, flags, schema.family), schema.table, schema.name, len(key), size
     )
-    return compose(kind, rank, flags, schema.family, body)
+    return head + key + between + (data or b"") + tail
+
+
+@lru_cache(maxsize=256)
+def _around(
+    what: tuple[Kind, int, int, int], table: str, name: str, key_size: int, data_size: int | None
+) -> tuple[bytes, bytes, bytes]:
+    """What stands before, between and after key and data in a message about one element."""
+    key, data = b"\1" * key_size, b"\2" * (data_size or 0)
+    item = nest(_KEY, attribute(_VALUE, key))
+    if data_size is not None:
+        item += nest(_DATA, attribute(_VALUE, data))
+    body = _named(table, name) + nest(_LIST_ELEMENTS, nest(1, item))
+    whole = compose(*what, body)
+    start = len(whole) - len(item) + 8  # past the heads of the key and of its value
+    end = start + key_size
+    if data_size is None:
+        return whole[:start], whole[end:], b""
+    after = end + (-key_size & 3) + 8
+    return whole[:start], whole[end:after], whole[after + data_size :]
 
 
 def add_elements(schema: Set, rows: Sequence[Element]) -> list[bytes]:
