@@ -204,7 +204,7 @@ def rules(scene: Scene) -> Any:
     """Our tables whole; of others' base chains name, hook and policy."""
     standing = _output("nft", "list", "tables").splitlines()
     ours = {
-        family: json.loads(_output("nft", "-j", "list", "table", family, "weft"))
+        family: _table(family)
         for family in ("inet", "arp", "bridge")
         if f"table {family} weft" in standing
     }
@@ -216,6 +216,15 @@ def rules(scene: Scene) -> Any:
         if "hook" in each.get("chain", {}) and each["chain"].get("table") != "weft"
     ]
     return {"ours": ours, "others": chains}
+
+
+def _table(family: str) -> Any:
+    """A table as nft tells it: as JSON, or as text where its JSON is none. Up to nft 1.0.6 that is
+    so of a table whose owner has gone, because it does not know such a table's flags."""
+    try:
+        return json.loads(_output("nft", "-j", "list", "table", family, "weft"))
+    except json.JSONDecodeError:
+        return _output("nft", "list", "table", family, "weft").splitlines()
 
 
 def sysctls(scene: Scene) -> Any:
