@@ -136,18 +136,23 @@ def test_an_agent_with_paths_of_its_own_is_refused_beside_another(node: Node) ->
 
 def test_a_program_of_anybodys_that_locks_the_namespace_keeps_no_agent_away(node: Node) -> None:
     line = (
-        "import fcntl, os, time; os.setuid(65534); f = open('/proc/self/ns/net');"
-        "fcntl.flock(f, fcntl.LOCK_EX); print('locked', flush=True); time.sleep(60)"
+        "import fcntl, os; os.setgroups([]); os.setuid(65534); f = os.open('/proc/self/ns/net', 0);"
+        "os.set_inheritable(f, True); fcntl.flock(f, fcntl.LOCK_EX); print('locked', flush=True);"
+        "os.execv('/bin/su', ['su'])"  # root's from here on, and waits for a password
     )
-    taker = node.popen([sys.executable, "-ISc", line], stdout=subprocess.PIPE)
+    taker = node.popen(
+        [sys.executable, "-ISc", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert taker.stdout.readline() == b"locked\n"
         cluster.start_agent(node)
         assert cluster.runtime(node).status().is_good
         assert "NotAlone" in node.path(cluster.AGENT_LOG).read_text()
+        assert taker.poll() is None
     finally:
         taker.kill()
         taker.wait()
+        taker.stdin.close()
         taker.stdout.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import tempfile
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from weft.agent.events import Log
+from weft.agent.relaying import Relaying
 from weft.engines import relay
 from weft.kernel.loopback_hook import Goal, Port
 from weft.lab import calls
@@ -88,6 +91,33 @@ def _odd() -> list[str]:
         relay.kill(path)
         process.wait(timeout=5)
         return said
+
+
+def _dying() -> list[Any]:
+    with tempfile.TemporaryDirectory() as top:
+        return asyncio.run(_killed(Path(top)))
+
+
+async def _killed(directory: Path) -> list[Any]:
+    told: asyncio.Queue[dict[Port, int]] = asyncio.Queue()
+    kept = Relaying(directory, Log(), told.put_nowait)
+    kept.want({TCP: GOAL})
+    seen = []
+    try:
+        async with asyncio.timeout(10):
+            seen.append(await told.get())
+            relay.kill(directory / relay.NAME)
+            seen += [await told.get(), await told.get()]
+    finally:
+        await kept.forget()
+        relay.end_all(directory)
+    return [[(*port, own) for port, own in each.items()] for each in (*seen, told.get_nowait())]
+
+
+def test_packet_rules_lead_to_no_port_that_a_dead_relay_had(node: Node) -> None:
+    first, then, again, end = calls.call(node, _dying)
+    assert (then, end) == ([], [])
+    assert first == again and first[0][:2] == [6, 80]
 
 
 def test_what_it_does_not_understand_changes_nothing(node: Node) -> None:

@@ -40,7 +40,8 @@ class Relaying:
         self._log = log
         self._led = led
         self._goals: dict[Port, Goal] = {}
-        self._doors: Doors = {}
+        self._doors: Doors = {}  # of the last relay: the next one takes the same, if it can
+        self._known: Doors = {}  # what packet rules lead to
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,6 +71,7 @@ class Relaying:
         await self.close()
         self._goals = {}
         self._forget()
+        self._lead({})
 
     async def close(self) -> None:
         """Leave the relay as it is, for the next agent."""
@@ -102,7 +104,7 @@ class Relaying:
         if not self._goals:
             await asyncio.to_thread(relay.end, self._path)
             self._forget()
-            self._led(self._doors)
+            self._lead({})
             return
         await self._ensure()
         goals, own = dict(self._goals), dict(self._doors)
@@ -129,9 +131,12 @@ class Relaying:
             self._log.event("info", "Relayed", "node", words)
         self.said = said
         self.trouble = _refusals(said)
-        doors = {Port(protocol, number): own for protocol, number, own in said.ports}
-        if doors != self._doors:
-            self._doors = doors
+        self._doors = {Port(protocol, number): own for protocol, number, own in said.ports}
+        self._lead(self._doors)
+
+    def _lead(self, doors: Doors) -> None:
+        if doors != self._known:
+            self._known = doors
             self._led(doors)
 
     async def _failed(self, why: str) -> None:
@@ -141,6 +146,7 @@ class Relaying:
         self.trouble = why
         self.said = None
         self._watch(None)
+        self._lead({})  # nobody keeps its ports: any program of the node could take them
         await asyncio.to_thread(relay.kill, self._path)
         self._pause = min(LONGEST, self._pause * 2)
 
@@ -172,6 +178,7 @@ class Relaying:
             self._log.event("warning", "RelayFailed", "node", words)
             self.trouble = words
         self.said = None
+        self._lead({})  # as in `_failed`
         self._news.set()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,19 +37,20 @@ async def claim() -> int | None:
 
 def refuse_beside() -> None:
     """Raise Conflict if another agent runs in this network namespace. Anybody may lock the file,
-    so only a process of root's counts, and one that cannot be seen."""
+    so only a process that root started counts, and one that cannot be seen."""
     descriptor = _open()
     try:
         if _lock(descriptor):
             return
-        holders = _holders(os.fstat(descriptor).st_ino)
+        inode = os.fstat(descriptor).st_ino
+        holders = _holders(inode)
     finally:
         os.close(descriptor)
     if not holders:
         raise _refused(" (in another pid namespace)")
     for pid in holders:
         with suppress(OSError):  # it has ended
-            if Path(f"/proc/{pid}").stat().st_uid in (0, os.geteuid()):
+            if _is_roots(pid) and _has_open(pid, inode):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
                 shown = b" ".join(words).decode(errors="replace")[:300]
                 raise _refused(f": pid {pid}, `{shown}`")
@@ -75,6 +77,25 @@ def _holders(inode: int) -> list[int]:
             if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
                 found.append(int(words[4]))
     return found
+
+
+def _is_roots(pid: int) -> bool:
+    """Whether root started a process. Its owner in /proc does not tell: that is root as soon as
+    somebody's process executes a program with the set-user-ID bit."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    ids = {int(word) for word in status.partition("\nUid:")[2].split("\n")[0].split()}
+    mode = Path(f"/proc/{pid}/exe").stat().st_mode
+    return ids <= {0, os.geteuid()} and not mode & (stat.S_ISUID | stat.S_ISGID)
+
+
+def _has_open(pid: int, inode: int) -> bool:
+    """Whether a process has the file open itself: a lock that was passed on is still shown under
+    the number of who made it, which may be another process's by now."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if path.stat().st_ino == inode and "net:" in str(path.readlink()):
+                return True
+    return False
 
 
 def _refused(who: str) -> Conflict:

@@ -146,10 +146,10 @@ def _agrees(path: Path) -> bool:
 def kill(path: Path) -> None:
     """End one that does not do what it should, without asking; none is fine."""
     pid = _peer(path)
+    path.unlink(missing_ok=True)
     with suppress(ProcessLookupError):
         if pid:
             os.kill(pid, signal.SIGKILL)
-    path.unlink(missing_ok=True)
 
 
 def end_all(directory: Path) -> None:
