@@ -10,7 +10,7 @@ import pytest
 from weft.model.errors import Invalid
 from weft.model.reasons import cni_code
 from weft.wire.cni import Request, parse_request
-from weft.wire.cni.annotated import OCI_ANNOTATIONS
+from weft.wire.cni.annotated import IPS, MAC, OCI_ANNOTATIONS, POD_MARKS, PORTS, runtime_config
 from weft.wire.cni.wishes import POD_ANNOTATIONS
 
 ENV = {
@@ -130,6 +130,17 @@ def test_annotations_of_a_pod_ask_for_no_ports_addresses_or_mac() -> None:
     asked = ask(pod, key=POD_ANNOTATIONS)
     assert not asked.hooked
     assert (asked.wishes.ports, asked.wishes.ips, asked.wishes.mac) == ((), (), "")
+
+
+@pytest.mark.parametrize("mark", POD_MARKS)
+@pytest.mark.parametrize("name", [PORTS, IPS, MAC])
+def test_annotations_of_a_pod_that_its_runtime_copied_ask_for_none_either(
+    mark: str, name: str
+) -> None:
+    value = {PORTS: "80:80", IPS: "10.0.0.9", MAC: "02:00:00:00:00:09"}[name]
+    with pytest.raises(Invalid, match=f"annotation {name}: a pod of Kubernetes"):
+        runtime_config({OCI_ANNOTATIONS: {mark: "default", name: value}}, "weft")
+    assert runtime_config({OCI_ANNOTATIONS: {mark: "default"}}, "weft") is not None
 
 
 def test_a_hook_without_annotations_is_known_for_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -211,6 +212,27 @@ def test_what_is_left_of_a_range(one: int, other: int, denied: list[tuple[int, i
     left = [n for low, high in without(first, last, denied) for n in range(low, high + 1)]
     gone = {n for low, high in denied for n in range(low, high + 1)}
     assert left == [n for n in range(first, last + 1) if n not in gone]
+
+
+@pytest.mark.parametrize(
+    ("changed", "denied", "words"),
+    [
+        ({"networks": ANYWHERE * 500, "ports": HTTPS * 500}, 0, "more than 65536 ranges"),
+        ({"networks": ["10.0.0.0/8"], "ports": HTTPS * 999}, 200, "more than 65536 ranges"),
+        ({"networks": ANYWHERE, "ports": HTTPS}, 300, "deny_networks: more than 256"),
+        ({"networks": ANYWHERE, "ports": [{"start": 0, "end": 1 << 70}]}, 0, "ports[0]: 0 to 118"),
+        ({"protocol": 1 << 70, "networks": ANYWHERE}, 0, "netOutRules[0].protocol"),
+    ],
+)
+def test_what_would_hold_the_agent_is_refused_at_once(
+    changed: dict[str, Any], denied: int, words: str
+) -> None:
+    conf = Conf(deny_networks=DenyNetworks(always=tuple(f"10.{n}.0.0/24" for n in range(denied))))
+    begun = time.process_time()
+    with pytest.raises(Invalid) as caught:
+        made([{"protocol": 1, **changed}], conf)
+    assert words in caught.value.message
+    assert time.process_time() - begun < 2
 
 
 octets = st.sampled_from([bytes((10, 0, 0, n)) for n in range(9)])

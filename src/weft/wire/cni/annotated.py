@@ -5,7 +5,8 @@ under a key of its own, and here they become what a CNI runtime would have said.
 behind - who wins, what can be granted - is as for every other runtime (`wishes.py`).
 
 Only the hook's key is looked at: annotations of a pod in Kubernetes are the pod's author's, who may
-not be allowed host ports; those of an OCI container are written by who may start it as root.
+not be allowed host ports; those of an OCI container are written by who may start it as root. CRI-O
+copies the former into the latter (GHSA-2cgq-h8xw-2v5j), beside marks that no author can take away.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ PORTS = "weft.dev/ports"
 IPS = "weft.dev/ips"
 MAC = "weft.dev/mac"
 KNOWN = (NETWORK, PORTS, IPS, MAC, LABELS_ANNOTATION)
+
+POD_MARKS = (
+    "io.kubernetes.pod.namespace",  # a label of the kubelet's, which CRI-O makes an annotation
+    "io.kubernetes.cri-o.Namespace",
+    "io.kubernetes.cri.sandbox-namespace",  # containerd
+)
+"""Annotations that only containers of Kubernetes have."""
 
 _SHAPE = shape(OCI_ANNOTATIONS)
 _SAID_AS = MappingProxyType(
@@ -64,6 +72,10 @@ def runtime_config(given: Mapping[str, object], network: str) -> Mapping[str, ob
         raise _invalid(
             NETWORK, f"{printable(wanted)} is not the network of this hook, which is {network}"
         )
+    if any(mark in found for mark in POD_MARKS):
+        for name in (PORTS, IPS, MAC):
+            if found.get(name):
+                raise _invalid(name, "a pod of Kubernetes cannot ask for it by an annotation")
     said: dict[str, object] = {
         POD_ANNOTATIONS: {
             name: found[name] for name in (LABELS_ANNOTATION, *BANDWIDTH.values()) if name in found

@@ -62,6 +62,9 @@ _RULE = shape("protocol", "log", networks=_RANGE, ports=_RANGE, icmps=shape("typ
 _WORKLOADS = {"app": "running", "task": "running", "staging": "staging"}
 _RECENT = 32
 MAX_SERVICES = 64
+MAX_RANGES = 65_536
+"""What rules may make before equal ones are taken together: some 0.3 s of the agent's time."""
+MAX_DENIED = 256
 
 
 class _Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,7 +126,10 @@ def egress(
         return None
     given = runtime_config[names[-1]]
     workload = metadata.get("container_workload")
-    digest = hashlib.sha256(msgspec.msgpack.encode((given, conf, workload))).digest()
+    try:
+        digest = hashlib.sha256(msgspec.msgpack.encode((given, conf, workload))).digest()
+    except OverflowError:  # a number of no use, which is told of where it stands
+        return _made(given, conf, workload)
     found = _recent.get(digest)
     if found is None:
         found = _made(given, conf, workload)
@@ -136,13 +142,7 @@ def _made(given: object, conf: Conf, workload: object) -> EgressList:
         given = []
     if not isinstance(given, list | tuple):
         raise _invalid(FIELD, "is not a list of rules")
-    denied = _denied(conf.deny_networks, workload)
-    flows = (
-        cut
-        for number, rule in enumerate(_rules(given))
-        for flow in _flows(rule, f"{FIELD}[{number}]")
-        for cut in _allowed(flow, denied)
-    )
+    flows = _opened(given, _denied(conf.deny_networks, workload))
     services = tuple(_services(conf))
     if len(services) > MAX_SERVICES:
         raise _invalid("host_tcp_services", f"more than {MAX_SERVICES} services of the node")
@@ -153,6 +153,23 @@ def _made(given: object, conf: Conf, workload: object) -> EgressList:
 
 
 # -- rules
+
+
+def _opened(given: Sequence[object], denied: list[AddressRange]) -> Iterator[Flow]:
+    """What the rules open, without what is denied. A rule is all of its networks times all of its
+    ports, so what is written in little may be long: how long is told before it is made."""
+    made = 0
+    for number, rule in enumerate(_rules(given)):
+        for flow in _flows(rule, f"{FIELD}[{number}]"):
+            for cut in _allowed(flow, denied):
+                made += 1
+                if made > MAX_RANGES:
+                    raise _invalid(
+                        f"{FIELD}[{number}]",
+                        f"with the rules before it makes more than {MAX_RANGES} ranges of "
+                        "networks and ports",
+                    )
+                yield cut
 
 
 def _rules(given: Sequence[object]) -> Sequence[_Rule]:
@@ -305,6 +322,8 @@ def _denied(networks: DenyNetworks, workload: object) -> list[AddressRange]:
     """Ranges that no rule opens: always, and those for this kind of container."""
     kind = _WORKLOADS.get(workload) if isinstance(workload, str) else None
     found = []
+    if sum(map(len, msgspec.structs.astuple(networks))) > MAX_DENIED:
+        raise _invalid("deny_networks", f"more than {MAX_DENIED} networks")
     for name in ("always", "running", "staging"):
         for number, text in enumerate(getattr(networks, name)):
             denied = _network(text, f"deny_networks.{name}[{number}]")
