@@ -69,7 +69,7 @@ def test_a_watch_misses_nothing_and_repeats_nothing_while_its_member_is_killed(
                     await asyncio.to_thread(etcd.signal, signal.SIGKILL)
                     with pytest.raises(NotReady):
                         await store.get("/n/0")
-                    assert "no member of etcd can be reached" in store.trouble
+                    assert "etcd" in store.trouble
                     await asyncio.to_thread(etcd.start)
             await put_at_last(store, "/n/end", b"end")
             await asyncio.wait_for(following, 60)

@@ -40,8 +40,9 @@ _IP = {
 }
 PARTS = (*_IP, "nftables", "sysctls")
 """What a snapshot holds of a network namespace."""
-_NFT = ["nft", "-j", "list", "ruleset"]
-_NFT_PLAIN = ["nft", "-s", "list", "ruleset"]
+_NFT = ["nft", "-s", "list", "ruleset"]
+_ELEMENTS = re.compile(r"elements = \{[^{}]*\}")
+_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
 _NUMBERED = re.compile(r"\b(index|ref|bind|fh|order) [0-9a-f:]+")
 _FICKLE_WORDS = """
 ifindex link_index link_netnsid stats stats64 handle operstate carrier carrier_changes
@@ -148,26 +149,29 @@ def _filters_of(link: str, side: str) -> str:
 
 
 def rules() -> Counter[str]:
-    """Everything of nftables in the calling thread's network namespace."""
-    try:
-        return Counter(_ruleset(entering.output(entering.OWN, _NFT)))
-    except ValueError:  # nft 1.0.6 has no word for a table's flag `persist`: that is no JSON
-        return Counter(entering.output(entering.OWN, _NFT_PLAIN).splitlines())
+    """Everything of nftables in the calling thread's network namespace; as text, because nft 1.0.6
+    has no word for a table's flag `persist`, and its JSON of such a table is none now and then."""
+    return Counter(_ruleset(entering.output(entering.OWN, _NFT)))
 
 
 def _ruleset(text: str) -> Iterator[str]:
-    place: Counter[tuple[str, str, str]] = Counter()
-    for entry in json.loads(text)["nftables"]:
-        ((kind, body),) = entry.items()
-        if kind == "metainfo":
-            continue
-        if kind == "rule":
-            chain = (body["family"], body["table"], body["chain"])
-            place[chain] += 1
-            body = {**body, "place": place[chain]}
-        if "elem" in body:
-            body = {**body, "elem": sorted(_canonical(element) for element in body["elem"])}
-        yield f"{kind} {_canonical(body)}"
+    """Each line with its table, block and, of rules, number; each element by itself."""
+    table = block = ""
+    position = 0
+    for line in _ELEMENTS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text).splitlines():
+        words = line.strip()
+        if line.startswith("table "):
+            table = block = words.partition(" {")[0]
+            yield table
+        elif line.startswith("\t") and words.endswith("{") and not line.startswith("\t\t"):
+            block, position = f"{table} {words.partition(' {')[0]}", 0
+            yield block
+        elif words.startswith("elements = {"):
+            inside = words.removeprefix("elements = {").removesuffix("}")
+            yield from (f"{block}: {each.strip()}" for each in _COMMA.split(inside))
+        elif words not in ("", "}") and (block != table or not words.startswith("flags ")):
+            position += 1
+            yield f"{block} {position}: {words}"
 
 
 def sysctls() -> Counter[str]:
