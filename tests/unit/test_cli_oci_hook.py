@@ -87,11 +87,29 @@ def test_hooks_of_others_stay_and_ours_for_the_interface_is_replaced(bundle: Pat
     assert standing["poststart"] == [OTHER] and len(standing["poststop"]) == 1
 
 
+def test_other_forms_of_what_may_stand_are_understood(bundle: Path, launcher: str) -> None:
+    """An interface after an equals sign, the stage's older name, and Go's word for nothing."""
+    second = {"path": launcher, "args": ["weft", "oci-hook", "--ifname=eth1"]}
+    bundle.write_text(json.dumps({"ociVersion": "1", "hooks": {"createRuntime": [second]}}))
+    assert run("oci-hook", "config", str(bundle)).status == 0
+    assert [second, {**HOOK, "path": launcher}] == hooks(bundle)["createRuntime"]
+    old = {"path": launcher, "args": ["weft", "oci-hook", "--network", "old"]}
+    bundle.write_text(json.dumps({"ociVersion": "1", "hooks": {"prestart": [old, second]}}))
+    assert run("oci-hook", "config", str(bundle)).status == 0
+    assert hooks(bundle)["prestart"] == [{**HOOK, "path": launcher}, second]
+    assert "createRuntime" not in hooks(bundle) and len(hooks(bundle)["poststop"]) == 1
+    bundle.write_text('{"ociVersion":"1","hooks":null}')
+    assert run("oci-hook", "config", str(bundle)).status == 0
+    assert set(hooks(bundle)) == {"createRuntime", "poststop"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
         *("", "[]", "{", "{}", "[" * 100_000, "\xff"),
         '{"ociVersion":"1","hooks":[]}',
+        '{"ociVersion":"1","hostname":"\\ud800"}',
+        '{"ociVersion":"1","hooks":{"prestart":{}}}',
         '{"ociVersion":"1","hooks":{"poststop":{}}}',
     ],
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ NETWORK = "weft"
 IFNAME = "eth0"
 ANNOTATION = "weft.dev/network"
 STAGES = ("createRuntime", "poststop")
+OLDER = "prestart"
+"""What runtimes before version 1.0.2 of the specification know in place of the first."""
 _LARGEST = 16 * 1024 * 1024
 
 
@@ -75,27 +78,36 @@ def find_launcher() -> str:
 def write_into(path: Path, hook: Hook) -> bool:
     """The hook in a container's config.json, the rest untouched; False: it was there already.
 
-    A hook of ours for the same interface is replaced. Raises Invalid for what is no such file.
+    A hook of ours for the same interface is replaced, also at the first stage's older name: at
+    both it would attach the container twice. Raises Invalid for what is no such file.
     """
     text = files.read(path, _LARGEST, linked=True)
     config = _read(text, path)
-    hooks = config.setdefault("hooks", {})
+    hooks = config["hooks"] = {} if config.get("hooks") is None else config["hooks"]
     if not isinstance(hooks, dict):
         raise _invalid(path, "hooks: expected an object")
-    for stage in STAGES:
-        standing = hooks.get(stage)
-        standing = [] if standing is None else standing
-        if not isinstance(standing, list):
-            raise _invalid(path, f"hooks.{stage}: expected a list")
+    older = any(_is_ours(each, hook.ifname) for each in _standing(hooks, OLDER, path))
+    for stage in (OLDER, *STAGES[1:]) if older else STAGES:
+        standing = _standing(hooks, stage, path)
         others = [each for each in standing if not _is_ours(each, hook.ifname)]
         place = next((n for n, each in enumerate(standing) if _is_ours(each, hook.ifname)), None)
         others.insert(len(others) if place is None else place, hook.entry())
         hooks[stage] = others
-    made = (json.dumps(config, indent="\t", ensure_ascii=False) + "\n").encode()
     if json.loads(text) == config:
         return False
+    try:
+        made = (json.dumps(config, indent="\t", ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as error:
+        raise _invalid(path, f"half of a character: {error.reason}") from None
     files.replace(path.resolve(), made, path.stat().st_mode & 0o777, durable=True)
     return True
+
+
+def _standing(hooks: dict[str, Any], stage: str, path: Path) -> list[Any]:
+    standing = hooks.get(stage)
+    if not isinstance(standing, list | None):
+        raise _invalid(path, f"hooks.{stage}: expected a list")
+    return standing or []
 
 
 def _read(text: bytes, path: Path) -> dict[str, Any]:
@@ -112,8 +124,13 @@ def _is_ours(entry: object, ifname: str) -> bool:
     args = entry.get("args") if isinstance(entry, Mapping) else None
     if not isinstance(args, list) or args[1:2] != [WORD]:
         return False
-    at = args.index("--ifname") if "--ifname" in args[:-1] else None
-    return (IFNAME if at is None else args[at + 1]) == ifname
+    found = IFNAME
+    for word, following in zip_longest(args[2:], args[3:]):
+        if word == "--ifname" and following is not None:
+            found = following
+        elif isinstance(word, str) and word.startswith("--ifname="):
+            found = word.removeprefix("--ifname=")
+    return found == ifname
 
 
 def _invalid(path: Path, why: str) -> Invalid:
