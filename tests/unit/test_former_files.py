@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from weft.cni import former
@@ -163,6 +164,7 @@ def test_a_single_configuration_is_a_list_of_one() -> None:
         cache(networkName=""),
         cache(ifName="a/b"),
         cache(config="%%%"),
+        cache(config="é"),
         cache(result={**RESULT, "ips": [{"address": "10.22.0.5"}]}),
         cache()[:-40],
     ],
@@ -170,6 +172,21 @@ def test_a_single_configuration_is_a_list_of_one() -> None:
 def test_what_is_no_cache_is_refused(content: bytes) -> None:
     with pytest.raises(Invalid):
         read_cache(content)
+
+
+def test_a_path_that_is_none_and_a_name_that_is_no_text_cost_nobody_else(disk: Disk) -> None:
+    odd = {**RESULT, "interfaces": [{"name": "eth0", "sandbox": "/\0"}], "ips": []}
+    disk.cached("old-odd-eth0", cache(containerId="odd", netns="/run/\0", result=odd))
+    disk.cached("old-good-eth0", cache(containerId="good"))
+    disk.cached(os.fsdecode(b"old-\xff-eth0"), cache(containerId="bad"))
+    disk.reserved("10.22.0.9", b"c9\r\neth0", network=os.fsdecode(b"\xfe"))
+    found = disk.read()
+    assert {each.key.container: each.dead for each in found.containers} == {
+        "good": True,
+        "odd": True,
+    }
+    assert len(found.damaged) == 2
+    msgspec.json.encode((found.damaged, [each.cache for each in found.containers]))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -58,6 +59,20 @@ def test_a_plugin_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> N
     while os.path.exists(f"/proc/{child}") and _state(child) != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_plugin_whose_daemon_keeps_its_output_is_not_waited_for(tmp_path: Path) -> None:
+    leave = f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 20' &"
+    for end in ("wait", "exit 0"):
+        path = script(tmp_path, "p", f"{leave}\nuntil [ -s {tmp_path}/pid ]; do :; done; {end}")
+        began = time.monotonic()
+        try:
+            with pytest.raises(PeerFault, match="did not end"):
+                plugins.call(path, {}, {}, patience=0.3)
+            assert time.monotonic() - began < 5
+        finally:
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+            (tmp_path / "pid").unlink()
 
 
 def _state(process: int) -> str:

@@ -16,9 +16,17 @@ from weft.agent.ground import Ground
 from weft.agent.promise import rows_of
 from weft.drivers.surroundings import Host
 from weft.drivers.transports import PodTransports
-from weft.kernel import nsids, sysctl
+from weft.kernel import namespaces, nsids, sysctl
 from weft.kernel.links import Link
-from weft.model.attachment import ADOPTED_GROUP, LINK_PREFIX, Adopted, Assigned
+from weft.model.attachment import (
+    ADOPTED_GROUP,
+    LINK_PREFIX,
+    Adopted,
+    Assigned,
+    Attachment,
+    NamespaceId,
+    read_adoption,
+)
 from weft.model.errors import Conflict, Invalid, Unsupported, WeftError
 from weft.render.sets import strangers_among
 from weft.rows.rules import Element
@@ -48,9 +56,10 @@ class Adopter:
         """The interface's own addresses, so that nobody else is given them. Who had the link's
         name or an address before, and is gone without a DEL, makes room. Raises WeftError."""
         end = self.find(request, netns)
-        before = self._attachments.of_link(end.link.name)
-        if before is not None and before.key != request.key:
-            if before.adopted is not None and before.adopted.index == end.link.ifindex:
+        for before in self._on_record(end.link):
+            if before.key == request.key:
+                continue
+            if not self._detacher.vanished(before) and self._is_inside(before, netns):
                 raise Conflict(
                     f"{end.link.name}, the host's end of {request.ifname}, is guarded for "
                     f"{before.key} already; DEL that first",
@@ -61,6 +70,30 @@ class Adopter:
         for text in texts:
             await self._make_room(request, text)
         return self._addresses.take(request.key, texts)
+
+    def _on_record(self, link: Link) -> list[Attachment]:
+        """Who adopted a link of this number, or of this name and another number. A living link
+        that was renamed, which nobody may have noticed yet, is followed and not among them."""
+        found = []
+        for each in self._attachments.copied():
+            if each.adopted is None:
+                continue
+            if each.adopted.index == link.ifindex:
+                found.append(each)
+            elif each.host_link == link.name:
+                if not self._detacher.vanished(each):
+                    now = self._engine.host.links.find_index(each.adopted.index)
+                    if now is not None:
+                        self.renamed(each.host_link, now.name)
+                else:
+                    found.append(each)
+        return found
+
+    def _is_inside(self, before: Attachment, netns: int) -> bool:
+        """Whether it was made in this namespace, in which the link ends by the kernel's word; what
+        was made in another had an earlier link of the number."""
+        dev, ino = namespaces.identity(netns)
+        return before.netns in (None, NamespaceId(dev=dev, ino=ino))
 
     async def _make_room(self, request: Request, text: str) -> None:
         address = ipaddress.ip_address(text)
@@ -150,7 +183,7 @@ class Adopter:
         return Adopted(
             index=link.ifindex,
             group=0 if ours else link.group,
-            signed=not link.alias or ours,
+            signed=not link.alias or read_adoption(link.alias) is not None,
             localnet=localnet,
             bridge=name,
             master=link.master,

@@ -19,10 +19,12 @@ from weft.agent.parting import Parting, is_gone
 from weft.agent.patience import patiently
 from weft.agent.reaper import LOOK_AGAIN, PATIENCE, Reaper
 from weft.agent.turns import Turns
-from weft.model.attachment import Attachment, AttachmentKey, limiter_of
+from weft.model.attachment import Adopted, Attachment, AttachmentKey, is_still, limiter_of, mark_of
 from weft.model.bridge import bridge_owner
 from weft.model.errors import KernelRefused, WeftError
 from weft.render.egress import leads
+from weft.rows.links import Sysctl
+from weft.rows.rules import Element
 
 
 class Detacher:
@@ -53,11 +55,19 @@ class Detacher:
     def vanished(self, attachment: Attachment) -> bool:
         """Whether the host's end is gone: the kernel deletes it with the container's namespace."""
         if attachment.adopted is not None:
-            return self._called(attachment.adopted.index) is None
+            return self._is_lost(attachment, attachment.adopted)
         if attachment.former is not None:
             return is_gone(attachment)
         link = attachment.host_link
         return self._reaper.gone(link) and self._called(self._engine.number(link)) is None
+
+    def _is_lost(self, attachment: Attachment, adopted: Adopted) -> bool:
+        """Whether its adopted link is gone, also where another has the number by now."""
+        called = self._called(adopted.index)
+        if called is None or called == attachment.host_link:
+            return called is None
+        link = self._engine.host.links.find_index(adopted.index)
+        return link is None or not is_still(link, attachment.host_link, mark_of(attachment))
 
     def _called(self, number: int | None) -> str | None:
         """What our link is called now: somebody may have renamed it. None: it is gone."""
@@ -121,6 +131,8 @@ class Detacher:
         if attachment.bandwidth.egress_rate:
             links.add(limiter_of(key.host_link))
         numbers = {link: self._engine.number(link) for link in links}
+        if attachment.adopted is not None and self._is_lost(attachment, attachment.adopted):
+            self._leave(str(key))
         # what leads to its list goes last: a packet on its way past the guards meets it still
         leading = [row.key for row in self._engine.rows(str(key)) if leads(row)]
         await patiently(partial(self._engine.withdraw, str(key), leading))
@@ -143,6 +155,12 @@ class Detacher:
             await self._delete(bridge, number)
         finally:
             self._bridging.end_removal(bridge)
+
+    def _leave(self, owner: str) -> None:
+        """What went with an adopted link is taken back from nobody: its number may be another's."""
+        left = [row for row in self._engine.rows(owner) if isinstance(row, Element | Sysctl)]
+        self._engine.forget(owner)
+        self._engine.adopt(owner, left)
 
     def _forget(self, attachment: Attachment) -> None:
         key, now = attachment.key, time.monotonic()

@@ -37,7 +37,9 @@ from weft.model.attachment import (
     AliasRecord,
     Attachment,
     NamespaceId,
+    is_still,
     limiter_of,
+    mark_of,
     read_adoption,
     read_alias,
     read_limiter_alias,
@@ -144,12 +146,14 @@ class Recognition:
         """Attachments whose links other plugins made: the links keep whatever name they have by
         now, and one whose record the journal has not is known from its alias."""
         standing = {link.index: link for link in links if link.is_veth}
-        known = set()
+        known: set[int] = set()
         for attachment in recorded:
             if attachment.adopted is None:
                 continue
-            known.add(attachment.adopted.index)
             link = standing.get(attachment.adopted.index)
+            if link is not None and not is_still(link, attachment.host_link, mark_of(attachment)):
+                link = None  # another has its number by now
+            known.update(() if link is None else (link.index,))
             if link is not None and link.name != attachment.host_link:
                 words = f"{attachment.host_link}, which weft adopted, is called {link.name} now"
                 self._log.event("warning", "LinkRenamed", str(attachment.key), words)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,21 +31,32 @@ from weft.drivers.rules import RulesTransport
 from weft.drivers.surroundings import Host
 from weft.drivers.table import all_drivers
 from weft.engines import relay
-from weft.fabric.wiring import adoption
+from weft.fabric.wiring import adoption, packed, route_localnet
 from weft.kernel import loopback_hook
 from weft.kernel.files import check_directory
 from weft.kernel.host import HostLink, Network, read_links
 from weft.kernel.netlink import Socket
-from weft.model.attachment import ADOPTED_GROUP, ALIAS_MARK, Attachment, read_adoption
+from weft.model.attachment import (
+    ADOPTED_GROUP,
+    ALIAS_MARK,
+    Adopted,
+    Attachment,
+    AttachmentKey,
+    is_still,
+    mark_of,
+    read_adoption,
+)
 from weft.model.errors import Conflict, NotFound, Unsupported, WeftError
 from weft.model.ip_pool import IPPool, pool_prefix
 from weft.model.kinds import from_bytes, prefix_of_kind
 from weft.model.settings import PathSettings, Settings
+from weft.render.published import mappings_of
 from weft.render.ruleset import NodeRules, closed_rows, node_rows
-from weft.render.sets import TABLE
+from weft.render.sets import LOCALNET, TABLE
 from weft.rows.bandwidth import Ifb
-from weft.rows.links import Adoption
-from weft.rows.rules import Table
+from weft.rows.base import Row
+from weft.rows.links import Sysctl
+from weft.rows.rules import Element, Table
 from weft.store.sqlite import SqliteStore
 
 
@@ -84,9 +95,10 @@ async def teardown(settings: Settings, boot_id: str) -> None:
     rules = RulesTransport()
     engine = Engine(Host(rules), all_drivers(rules))
     tables = [row for row in node_rows(NodeRules()) if isinstance(row, Table)]
+    # before the rules: without guards nothing may lead to 127/8
+    _leave_adopted(engine, links, known, rules.standing(TABLE))
     engine.adopt("tables", tables)
     engine.withdraw("tables")
-    _leave_adopted(engine, links, known)
     _leave_firewalls(settings.paths, log)
     loopback_hook.remove()
     relay.end_all(Path(settings.paths.socket).parent)
@@ -131,30 +143,68 @@ def _journaled(path: Path, boot_id: str) -> list[Attachment]:
         journal.close()
 
 
-def _leave_adopted(engine: Engine, links: Iterable[HostLink], known: Iterable[Attachment]) -> None:
-    """Adopted links are their makers' again: mark, limits and sysctl are taken back."""
-    recorded = {each.adopted.index: each for each in known if each.adopted is not None}
-    for link in links:
-        if not (link.is_veth and link.group == ADOPTED_GROUP):
+def _leave_adopted(
+    engine: Engine,
+    links: Sequence[HostLink],
+    known: Iterable[Attachment],
+    standing: Sequence[Row],
+) -> None:
+    """Adopted links are their makers' again: mark, limits and sysctl are taken back, also of a
+    bridge whose port has gone. `standing`: our rules, which tell what no journal does."""
+    named = {link.index: link.name for link in links}
+    veths = {link.index: link for link in links if link.is_veth}
+    bridges = set()
+    for each in known:
+        if each.adopted is None:
             continue
-        attachment = recorded.get(link.index)
-        if attachment is not None and attachment.adopted is not None:
-            renamed = msgspec.structs.replace(attachment, host_link=link.name)
-            rows = adoption(renamed, attachment.adopted)
-        else:
-            signed = read_adoption(link.alias) is not None
-            unknown = Adoption(
-                link=link.name,
-                index=link.index,
-                group=ADOPTED_GROUP,
-                alias=link.alias if signed else None,
-                pod_link="",
-                pod_mac=b"",
-            )
-            rows = (unknown,)
-        engine.adopt(link.name, (row for row in rows if not isinstance(row, Ifb)))
-        engine.learn(link.name, link.index)
-        engine.withdraw(link.name)
+        bridge = named.get(each.adopted.master, "")
+        bridges.add(bridge)
+        link = veths.get(each.adopted.index)
+        if link is not None and is_still(link, each.host_link, mark_of(each)):
+            del veths[link.index]
+            _withdraw_adopted(engine, each, link, bridge)
+        elif bridge:
+            gone = adoption(each, msgspec.structs.replace(each.adopted, bridge=bridge))
+            engine.adopt(bridge, (row for row in gone if isinstance(row, Sysctl)))
+            engine.withdraw(bridge)
+    for link in veths.values():
+        if link.group == ADOPTED_GROUP:
+            found = engine.host.links.find_index(link.index)
+            bridge = named.get(found.master, "") if found is not None else ""
+            bridges.add(bridge)
+            _withdraw_adopted(engine, _unrecorded(link, standing), link, bridge)
+    for row in standing:
+        if isinstance(row, Element) and row.set == LOCALNET:
+            name = row.parts[0].rstrip(b"\0").decode(errors="replace")
+            if name in named.values() and name not in bridges:
+                engine.adopt(name, (msgspec.structs.replace(route_localnet(name), after="0"),))
+                engine.withdraw(name)
+
+
+def _withdraw_adopted(engine: Engine, attachment: Attachment, link: HostLink, bridge: str) -> None:
+    renamed = msgspec.structs.replace(attachment, host_link=link.name)
+    adopted = attachment.adopted or Adopted(index=link.index)
+    rows = adoption(renamed, msgspec.structs.replace(adopted, bridge=bridge))
+    engine.adopt(link.name, (row for row in rows if not isinstance(row, Ifb)))
+    engine.learn(link.name, link.index)
+    engine.withdraw(link.name)
+
+
+def _unrecorded(link: HostLink, standing: Sequence[Row]) -> Attachment:
+    """What an adopted link and our rules say of an attachment that no journal has."""
+    record = read_adoption(link.alias)
+    ips = [packed(text) for text in record.addresses] if record is not None else []
+    elements = [row for row in standing if isinstance(row, Element)]
+    return Attachment(
+        key=record.key if record is not None else AttachmentKey("", "", ""),
+        state="ready",
+        host_link=link.name,
+        mac=b"",
+        mtu=link.mtu,
+        addresses=(),
+        ports=mappings_of(elements, ips),
+        adopted=Adopted(index=link.index, signed=record is not None),
+    )
 
 
 def _leave_firewalls(paths: PathSettings, log: Log) -> None:

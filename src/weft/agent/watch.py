@@ -45,6 +45,7 @@ from weft.model.attachment import (
     HOST_MAC,
     LINK_PREFIX,
     LIVE_GROUP,
+    is_still,
 )
 from weft.model.errors import WeftError
 from weft.rows.bandwidth import Ifb
@@ -395,7 +396,7 @@ class Watcher:
         """Of a link that another plugin made only our mark is ours to keep; a new name is taken
         over."""
         row = self._engine.row(owner, ("Adoption", said.ifindex))
-        if not isinstance(row, Adoption):
+        if not isinstance(row, Adoption) or not is_still(said, link, row.alias):
             return ()
         if said.name != link:
             self.renamed(link, said.name)

@@ -369,13 +369,26 @@ def _names(directory: str, damaged: list[Damaged] | None = None) -> Sequence[str
     can write, which is then noted."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries)
+            found = sorted(entry.name for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         if damaged is not None:
             damaged.append(Damaged(path=directory, why=_words(error)))
         return []
+    odd = [name for name in found if not _is_text(name)]
+    if damaged is not None:
+        why = "its name is no text"
+        damaged += (Damaged(path=f"{directory}/{os.fsencode(name)!r}", why=why) for name in odd)
+    return [name for name in found if name not in odd] if odd else found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _words(error: Exception) -> str:

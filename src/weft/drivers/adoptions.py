@@ -14,6 +14,7 @@ from weft.drivers.contract import Medium, Names, Position, Scope, Stage, Watch
 from weft.drivers.transports import LinkTransport
 from weft.kernel import links
 from weft.kernel.rtnetlink import NETLINK_ROUTE
+from weft.model.attachment import is_still
 from weft.rows.base import Place, Row, RowKey
 from weft.rows.links import Adoption
 
@@ -46,7 +47,7 @@ class Adoptions:
         found: dict[RowKey, Row] = {}
         for row in rows:
             link = via.find_index(row.index)
-            if link is None or link.kind != "veth":
+            if link is None or link.kind != "veth" or not is_still(link, row.link, row.alias):
                 continue
             if link.name == row.link:
                 scope.names.learn(Place.HOST, row.link, row.index)

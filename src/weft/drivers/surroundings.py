@@ -60,16 +60,15 @@ class Indexes:
         """Remember; a name made again under another number forgets the old one."""
         known = self.numbers.get(link)
         if known != number:
-            if known is not None:
-                self._names.pop(known, None)
+            self.forget(link)
             self.numbers[link] = number
             self._names[number] = link
 
     def forget(self, link: str) -> None:
-        """The link is gone."""
+        """The link is gone; another may have its number by now."""
         number = self.numbers.pop(link, None)
-        if number is not None:
-            self._names.pop(number, None)
+        if number is not None and self._names.get(number) == link:
+            del self._names[number]
 
 
 class Surroundings:

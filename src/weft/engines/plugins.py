@@ -61,10 +61,15 @@ def call(
     except subprocess.TimeoutExpired:
         raise PeerFault(f"{program} did not end within {patience:.0f} s") from None
     finally:
-        if child.poll() is None:
+        if child.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+            child.wait()
+        # not until their end: what has left the plugin's session may hold them for ever
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                with suppress(OSError):  # closing writes what the plugin has not read
+                    pipe.close()
     if child.returncode:
         raise PeerFault(f"{program} failed: {_said(out, err)}")
 

@@ -26,6 +26,7 @@ from weft.model.attachment import (
     Adopted,
     Attachment,
     link_alias,
+    mark_of,
 )
 from weft.model.bridge import bridge_mac
 from weft.model.ports import PortMapping
@@ -84,7 +85,7 @@ def wiring(attachment: Attachment, facts: NodeFacts) -> tuple[Row, ...]:
     has6 = any(len(ip) == 16 for ip in addresses)
     rows += _sysctls(attachment.host_link, pod_link, facts.ipv6_kernel, has6)
     if led_from_loopback(attachment):
-        rows.append(_route_localnet(attachment.host_link))
+        rows.append(route_localnet(attachment.host_link))
     for ip in addresses:
         rows += _address_rows(attachment, ip)
     if any(len(ip) == 4 for ip in addresses):
@@ -104,7 +105,7 @@ def adoption(attachment: Attachment, adopted: Adopted) -> tuple[Row, ...]:
             link=link,
             index=adopted.index,
             group=ADOPTED_GROUP,
-            alias=link_alias(attachment) if adopted.signed else None,
+            alias=mark_of(attachment),
             pod_link=attachment.key.ifname,
             pod_mac=attachment.mac,
             group_after=adopted.group,
@@ -116,7 +117,7 @@ def adoption(attachment: Attachment, adopted: Adopted) -> tuple[Row, ...]:
         ip = packed(each.address)
         rows.append(Neighbour(place=Place.HOST, link=link, ip=ip, mac=attachment.mac))
     if led_from_loopback(attachment):
-        sysctl = _route_localnet(adopted.bridge or link)
+        sysctl = route_localnet(adopted.bridge or link)
         rows.append(msgspec.structs.replace(sysctl, after=adopted.localnet))
     return tuple(rows)
 
@@ -159,9 +160,9 @@ def _from_loopback(mapping: PortMapping) -> bool:
     return 4 in mapping.families and (mapping.every or mapping.host_ip.startswith("127."))
 
 
-def _route_localnet(link: str) -> Sysctl:
-    # lets the answers to 127.0.0.1 in, once connection tracking has turned them back; what a pod
-    # itself sends to or from 127/8 is dropped before (`render.ingress`)
+def route_localnet(link: str) -> Sysctl:
+    """Lets the answers to 127.0.0.1 in, once connection tracking has turned them back; what a pod
+    itself sends to or from 127/8 is dropped before (`render.ingress`)."""
     path = f"net/ipv4/conf/{link}/route_localnet"
     return Sysctl(place=Place.HOST, path=path, value="1", link=link)
 

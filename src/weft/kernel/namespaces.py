@@ -52,10 +52,11 @@ def locate(path: str) -> tuple[str, Identity] | None:
     if not path.startswith("/"):
         return None
     device = own()[0]  # of nsfs; what was mounted on is a plain file
-    for place in (path, f"/proc/1/root{os.path.realpath(path)}"):
+    for root in ("", "/proc/1/root"):
         try:
+            place = root + os.path.realpath(path) if root else path
             found = os.stat(place)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no path at all, with a NUL or half a character
             continue
         if found.st_dev == device:
             return place, (found.st_dev, found.st_ino)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -198,6 +198,12 @@ def link_alias(attachment: Attachment) -> str:
     return named if len(named.encode()) <= ALIAS_LIMIT else record
 
 
+def mark_of(attachment: Attachment) -> str | None:
+    """The alias of the adopted link of an attachment; None: it keeps its maker's."""
+    adopted = attachment.adopted
+    return link_alias(attachment) if adopted is not None and adopted.signed else None
+
+
 def limiter_of(host_link: str) -> str:
     """Name of the ifb of the attachment whose key gives this name to a host link."""
     return LIMITER_PREFIX + host_link[len(LINK_PREFIX) :]
@@ -213,6 +219,17 @@ def read_limiter_alias(alias: str) -> str | None:
     link = alias[len(_LIMITER_ALIAS) :]
     ours = alias.startswith(_LIMITER_ALIAS) and len(link) == HOST_LINK_LENGTH
     return link if ours and link.startswith(LINK_PREFIX) else None
+
+
+class _Found(Protocol):
+    """What is looked at of a link."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def alias(self) -> str: ...
 
 
 class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,6 +255,14 @@ def read_alias(alias: str) -> AliasRecord | None:
 def read_adoption(alias: str) -> AliasRecord | None:
     """The record on an adopted link, likewise."""
     return _read_record(alias, ADOPTION_PREFIX)
+
+
+def is_still(link: _Found, name: str, record: str | None) -> bool:
+    """Whether the link that has an adopted one's number by now is that one: the kernel uses numbers
+    again. Who is renamed keeps `record`, the alias that it got, or where it got none its group."""
+    if link.name == name or (record is not None and link.alias == record):
+        return True
+    return link.group == ADOPTED_GROUP and read_adoption(link.alias) is None
 
 
 def _read_record(alias: str, start: str) -> AliasRecord | None:

@@ -9,7 +9,6 @@ file an address, named by it, with the container's id and, since 0.8, the interf
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 from collections.abc import Mapping
 
@@ -180,7 +179,7 @@ def _decoded(config: str) -> NetworkList | None:
         return None
     try:
         return read_list(base64.b64decode(config, validate=True))
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; another is for what is not ASCII
         raise undecodable(f"config: {error}", field="config") from None
 
 
