@@ -120,5 +120,20 @@ def test_packet_rules_lead_to_no_port_that_a_dead_relay_had(node: Node) -> None:
     assert first == again and first[0][:2] == [6, 80]
 
 
+def _crowded() -> list[Any]:
+    with tempfile.TemporaryDirectory() as top:
+        path = Path(top, relay.NAME)
+        process = relay.start(path)
+        said = relay.lead(path, {Port(6, number): GOAL for number in range(1, 30_000)}, {})
+        relay.end(path)
+        return [len(said.ports), len(said.refused), process.wait(timeout=5)]
+
+
+def test_of_too_many_ports_it_leads_the_first(node: Node) -> None:
+    led, refused, status = calls.call(node, _crowded)
+    assert 0 < led <= 1000
+    assert (led + refused, status) == (29_999, 0)
+
+
 def test_what_it_does_not_understand_changes_nothing(node: Node) -> None:
     assert all("not understood" in each for each in calls.call(node, _odd))

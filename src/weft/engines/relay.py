@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from weft.model.errors import NotFound, PeerFault
 NAME = "relay.sock"
 PATIENCE = 2.0
 """Seconds for an answer."""
+MOST = 2000
+"""Ports that it is asked to lead at once: more than it does, and far from the longest question."""
 START = 10.0
 """Seconds until it must be ready."""
 _LARGEST = 1 << 20
@@ -92,13 +95,15 @@ def hello(path: Path) -> Said:
 
 
 def lead(path: Path, goals: Mapping[Port, Goal], own: Mapping[Port, int]) -> Said:
-    """Have it lead exactly these ports there. `own`: the relay's ports that packet rules may know
-    already. Raises as `hello`."""
+    """Have it lead exactly these ports there; of too many the first. `own`: the relay's ports that
+    packet rules may know already. Raises as `hello`."""
     asked = [
         [port.protocol, port.number, _text(goal.ip), goal.number, own.get(port, 0)]
-        for port, goal in goals.items()
+        for port, goal in islice(goals.items(), MOST)
     ]
-    return _said(_ask(path, {"do": "lead", "goals": asked}))
+    said = _said(_ask(path, {"do": "lead", "goals": asked}))
+    beyond = [(*port, "there are too many") for port in islice(goals, MOST, None)]
+    return msgspec.structs.replace(said, refused=(*said.refused, *beyond)) if beyond else said
 
 
 def retire(path: Path) -> None:
