@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,9 @@ LOOK = 10.0
 """Seconds between two questions to a relay that nothing is wanted of."""
 FIRST, LONGEST = 0.1, 30.0
 """Seconds until another is started: after the first that failed, and at most."""
+SHARE, REST = 10.0, 2.0
+"""After telling a relay where to lead it rests so many times as long as that took, and at most so
+many seconds: it is told of all ports each time, and a burst of ADDs is told of at once."""
 
 Doors = dict[Port, int]
 
@@ -39,7 +43,7 @@ class Relaying:
         self._path = directory / relay.NAME
         self._log = log
         self._led = led
-        self._goals: dict[Port, Goal] = {}
+        self._goals: Mapping[Port, Goal] = {}
         self._doors: Doors = {}  # of the last relay: the next one takes the same, if it can
         self._known: Doors = {}  # what packet rules lead to
         self._news = asyncio.Event()
@@ -53,8 +57,8 @@ class Relaying:
         """Why what is wanted is not so; "" where it is."""
 
     def want(self, goals: Mapping[Port, Goal]) -> None:
-        """Lead exactly these ports there."""
-        self._goals = dict(goals)
+        """Lead exactly these ports there. Who changes `goals` calls again."""
+        self._goals = goals
         self._news.set()
         if self._task is None:
             self._task = tend("keeping the relay for ::1", self._keep, self._log)
@@ -94,23 +98,25 @@ class Relaying:
                     await self._news.wait()
             self._news.clear()
             try:
-                await self._make_so()
+                spent = await self._make_so()
             except (OSError, NotFound, PeerFault) as error:
                 await self._failed(str(error))
             else:
                 self._pause = FIRST
+                await asyncio.sleep(min(REST, SHARE * spent))
 
-    async def _make_so(self) -> None:
+    async def _make_so(self) -> float:
+        """Answers for how many seconds the relay was being told."""
         if not self._goals:
             await asyncio.to_thread(relay.end, self._path)
             self._forget()
             self._lead({})
-            return
+            return 0.0
         await self._ensure()
         goals, own = dict(self._goals), dict(self._doors)
+        begun = time.monotonic()
         self._take(await asyncio.to_thread(relay.lead, self._path, goals, own))
-        if goals != self._goals:
-            self._news.set()
+        return time.monotonic() - begun
 
     async def _ensure(self) -> None:
         """A relay of this release, one way or another."""

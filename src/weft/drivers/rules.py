@@ -46,8 +46,11 @@ from weft.rows.rules import Chain, Element, Family, Hook, Set, Table
 
 RuleRow = Table | Set | Element | Chain
 FAMILIES = (Family.INET, Family.ARP, Family.BRIDGE)
-FEW = 32
-"""Elements of one set that are asked for by key; more are read as the whole set."""
+FEW = 500
+"""Elements of one set that are asked for by key; more are read as the whole set. A container may
+have a hundred ports in a set of tens of thousands, which take a worker a tenth of a second."""
+AT_ONCE = 100
+"""Elements that are asked for with one exchange."""
 
 WHOLE = 100_000
 """Messages that a transaction may have which makes tables: 20,000 attachments of two families."""
@@ -409,7 +412,8 @@ def _members(nft: Nftables, schema: Set, asked: Sequence[Element]) -> Iterable[E
         return ()
     if schema.interval or len(asked) > FEW:
         return nft.elements(schema)
-    return nft.holds(schema, asked)
+    parts = (asked[at : at + AT_ONCE] for at in range(0, len(asked), AT_ONCE))
+    return [row for part in parts for row in nft.holds(schema, part)]
 
 
 def _flawed(found: Table) -> str:

@@ -8,7 +8,6 @@ end. Everything here waits: for a worker.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import select
 import signal
@@ -211,4 +210,4 @@ def _said(raw: bytes) -> Said:
 
 
 def _text(ip: bytes) -> str:
-    return str(ipaddress.ip_address(ip))
+    return socket.inet_ntop(socket.AF_INET6 if len(ip) == 16 else socket.AF_INET, ip)
