@@ -169,6 +169,19 @@ def test_what_is_not_a_containers_own_reaches_neither_its_neighbour_nor_the_node
         host.drop("plain")
 
 
+def test_no_container_draws_the_frames_of_another_to_itself(host: Host) -> None:
+    # what a bridge takes for itself passes no packet rule, and it must not learn from it either
+    with yard(host, "a", "b", isolation=False) as (_, (b4, _)):
+        its = _mac(host, "b")
+        assert reach(host.network("a"), b4, 80, host.network("b"), 80).answered
+        with Mouth(host.network("a")) as mouth:
+            for last in ("00", "01", "02", "03", "0e", "0f"):
+                mouth.say(ethernet(f"01:80:c2:00:00:{last}", its, 0x88CC, nonce()))
+        learnt = host.shell(f"bridge fdb show brport {host_link('a', network='yard')}")
+        assert _mac(host, "a") in learnt
+        assert its not in learnt
+
+
 def test_the_result_tells_the_subnet_and_check_agrees(host: Host) -> None:
     said = host.add("a", **YARD).json or {}
     assert [ip["address"].split("/")[1] for ip in said["ips"]] == ["24", "128"]
@@ -253,7 +266,10 @@ def test_what_cannot_be_is_refused_by_name(host: Host) -> None:
             ("vlan", {**YARD, "vlan": 7}),
             ("isGateway", {**YARD, "isGateway": False}),
             ("bridge:", {**YARD, "bridge": "wf0"}),
-            ("bridge:", {**YARD, "bridge": "a b"}),
+            *(
+                ("bridge:", {**YARD, "bridge": name})
+                for name in ("a b", "br%d", "all", "\u00e9" * 15)
+            ),
         ):
             said = host.send(ask("ADD", "a", **keys))
             assert said.status != 0, keys

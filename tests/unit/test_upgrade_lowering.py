@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from weft.store import sqlite_file
 FIXTURES = Path(__file__).parent.parent / "formats"
 sys.path.insert(0, str(FIXTURES))
 import make  # noqa: E402  # a neighbour of the fixtures, not a package
+
+PLAIN = msgspec.structs.replace(make.held(), bridged=None)
 
 
 class Became(Exception):
@@ -44,7 +47,11 @@ def paths(tmp_path: Path) -> PathSettings:
         shutil.copyfile(FIXTURES / f"{kind}-{now}.db", path)
         os.chmod(path, 0o600)
     with closing(sqlite3.connect(found.journal)) as database, database:
-        database.execute("DELETE FROM egress")  # nobody gives way with them
+        # nobody gives way with lists or bridges
+        database.execute("DELETE FROM egress")
+        plain = msgspec.msgpack.encode(PLAIN)
+        put = "UPDATE attachment SET record = ?, sum = ?"
+        database.execute(put, (plain, zlib.crc32(plain)))
     return found
 
 
@@ -108,7 +115,7 @@ def test_what_was_lowered_is_all_there_for_the_next_of_this_release(paths: PathS
     lowering.lower_both(paths, WayBack(program="", journal=1, store=1))
     lowering.lower_both(paths, WayBack(program="", journal=1, store=1))
     journal = Journal(Path(paths.journal), make.BOOT)
-    assert list(journal.attachments()) == [make.held()]
+    assert list(journal.attachments()) == [PLAIN]
     journal.close()
     assert sqlite_file.salvage(paths.store) == make.OBJECTS
 
@@ -145,6 +152,19 @@ def test_nobody_gives_way_to_a_release_that_would_open_containers(
     journal = Journal(Path(paths.journal), make.BOOT)
     assert journal.fresh == "" and journal.read().egress == {make.LIST.digest: make.LIST}
     journal.close()
+
+
+def test_nobody_gives_way_to_a_release_that_knows_no_bridges(
+    paths: PathSettings, became: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copyfile(FIXTURES / f"journal-{journal_file.FORMAT}.db", paths.journal)
+    with closing(sqlite3.connect(paths.journal)) as database, database:
+        database.execute("DELETE FROM egress")
+    ask(paths, "/bin/true")
+    lowering.give_way(paths, [])
+    assert became == []
+    assert "knows no bridges and would cut off 1 " in capsys.readouterr().err
+    assert formats(paths) == NOW
 
 
 def test_files_that_another_process_holds_are_tried_again(

@@ -12,7 +12,8 @@ store; host ports end with the older agent's start, which knows no rules for the
 bandwidth go on; an ifb that an older agent's DEL leaves goes with the next start of this release.
 What was imported is forgotten, and can be imported again.
 What cannot be lowered stays whole, and this release goes on serving; so it does while containers
-have egress lists, which the older one would take for leftovers.
+have egress lists, which the older one would take for leftovers, or are on bridges, from which it
+would take them.
 """
 
 from __future__ import annotations
@@ -82,6 +83,15 @@ class WayBack(msgspec.Struct, frozen=True, kw_only=True):
     store: int
 
 
+class _OnBridge(msgspec.Struct, frozen=True):
+    """What of an attachment's record says that it is on a bridge."""
+
+    bridged: object = None
+
+
+_BRIDGED = msgspec.msgpack.Decoder(_OnBridge)
+
+
 def way_back(state: Path) -> Path:
     """Where an agent finds that it is to give way; `state`: the directory of the store."""
     return state / "upgrade" / "way-back.json"
@@ -98,11 +108,8 @@ def give_way(paths: PathSettings, arguments: Sequence[str]) -> None:
     if asked is None or _home(asked.program) == _home(sys.executable):
         return
     try:
-        if asked.journal < PUBLISHING and (many := _lists(Path(paths.journal))):
-            _say(
-                f"{asked.program} knows no egress lists and would open the containers that have "
-                f"one of {many}; end them first, this release serves on"
-            )
+        if asked.journal < PUBLISHING and (why := _opened(Path(paths.journal))):
+            _say(f"{asked.program} {why}; end them first, this release serves on")
             return
         lower_both(paths, asked)
         _say(f"giving way to {asked.program}, as weft upgrade asked")
@@ -170,15 +177,29 @@ def lower(name: str, path: Path, wanted: int) -> None:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _lists(journal: Path) -> int:
-    """How many egress lists containers have."""
+def _opened(journal: Path) -> str:
+    """Why an older release would open containers, or cut them off; "": it would not."""
     if not journal.is_file():
-        return 0
+        return ""
     with closing(sqlite3.connect(journal, isolation_level=None, timeout=0)) as database:
-        tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'egress'")
-        if not tables.fetchone()[0]:
-            return 0
-        return int(database.execute("SELECT count(*) FROM egress").fetchone()[0])
+
+        def rows(table: str, column: str) -> list[tuple[object]]:
+            there = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
+            said = f"SELECT {column} FROM {table}"  # noqa: S608 - both are below
+            return database.execute(said).fetchall() if any(there) else []
+
+        if lists := len(rows("egress", "digest")):
+            return f"knows no egress lists and would open the containers that have one of {lists}"
+        if many := sum(map(_is_bridged, rows("attachment", "record"))):
+            return f"knows no bridges and would cut off {many} containers that are on some"
+    return ""
+
+
+def _is_bridged(row: tuple[object]) -> bool:
+    try:
+        return isinstance(row[0], bytes) and _BRIDGED.decode(row[0]).bridged is not None
+    except msgspec.MsgspecError:
+        return False  # damaged: the older release sets it aside, too
 
 
 def _hold(directory: Path, how: int) -> int:

@@ -49,6 +49,8 @@ _INFO_KIND = 1
 _INFO_DATA = 2
 _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 4, 5
 _BRIDGE_SNOOPING = 23  # IFLA_BR_MCAST_SNOOPING
+_BRIDGE_OPTIONS = 46  # IFLA_BR_MULTI_BOOLOPT
+_NO_LINK_LOCAL_LEARNING = struct.pack("=II", 1, 1)  # value and mask of BR_BOOLOPT_NO_LL_LEARN
 _PORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED
 _NESTED = 0x8000
 _INET, _INET_CONF = 2, 1  # AF_INET, IFLA_INET_CONF
@@ -140,8 +142,10 @@ def create_ifb(name: str, mac: bytes, mtu: int, group: int) -> bytes:
 
 def create_bridge(name: str, mac: bytes, group: int) -> bytes:
     """A bridge, down, without spanning tree. It passes on whatever is sent to a group: there is
-    no querier to learn members from."""
-    data = nest(_INFO_DATA, attribute(_BRIDGE_SNOOPING, b"\0"))
+    no querier to learn members from. Nor does it learn hardware addresses from frames for bridges
+    (01:80:c2:00:00:0x), which no packet rule sees before it would."""
+    options = attribute(_BRIDGE_OPTIONS, _NO_LINK_LOCAL_LEARNING)
+    data = nest(_INFO_DATA, attribute(_BRIDGE_SNOOPING, b"\0") + options)
     body = (
         _INFO.pack(*_NO_INFO)
         + attribute(_IFNAME, name.encode() + b"\0")

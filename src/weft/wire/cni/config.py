@@ -107,7 +107,8 @@ class PluginDocument(Head, frozen=True, kw_only=True, rename="camel"):
 
 
 ROUTED, BRIDGE = "routed", "bridge"
-_LINK = re.compile(r"[^/:\s\x00-\x1f\x7f]{1,15}")
+_LINK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # of what kernels take, what all tools do
+_NO_LINK = frozenset({"all", "default"})  # directories of sysctls
 REFUSED_ON_BRIDGES = (
     "vlan", "vlanTrunk", "preserveDefaultVlan", "promiscMode", "forceAddress", "macspoofchk",
     "portIsolation", "disableContainerInterface", "enabledad",
@@ -179,8 +180,12 @@ def _check_mode(obj: JsonObject, conf: Conf) -> None:
         raise invalid(f"mode: {printable(conf.mode)} is neither {ROUTED} nor {BRIDGE}", "mode")
     if conf.mode != BRIDGE:
         return
-    if conf.bridge and (not _LINK.fullmatch(conf.bridge) or conf.bridge in {".", ".."}):
-        raise invalid(f"bridge: {printable(conf.bridge)} cannot be the name of a link", "bridge")
+    if conf.bridge and (not _LINK.fullmatch(conf.bridge) or conf.bridge in _NO_LINK):
+        raise invalid(
+            f"bridge: {printable(conf.bridge)} cannot be the name of a link: up to 15 letters, "
+            "digits, `_`, `.` and `-`, a letter, a digit or `_` first",
+            "bridge",
+        )
     if conf.bridge.startswith(LINK_PREFIXES):
         raise invalid(
             f"bridge: links that begin with {' or '.join(LINK_PREFIXES)} are containers'; choose "
