@@ -10,6 +10,9 @@ a slow or busy host makes the guest take longer, but within it no time limit pas
 What it waits for takes the host's time, so what is read again and again - Python, its modules, the
 checkout - is not read through the shared file system, but from the guest's memory.
 
+Where tests/unit are run too, the guest begins beside them (see `conftest`): they need one processor,
+and time is nothing to them.
+
 `./dev test vm` unpacks the kernel's package to `build/guest-kernel`; nothing is installed.
 """
 
@@ -22,8 +25,11 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import msgspec
@@ -93,11 +99,47 @@ def _warm(shared: Path) -> list[str]:
     ]
 
 
-def run(tests: Sequence[str], shared: Path, *, limit: float, counts: str) -> Run:
-    """Boot, run the tests one after another, power off. Raises AssertionError with the console's
-    last lines where the guest did not come to its end within `limit` seconds."""
-    image = kernel_image()
-    assert image is not None, missing()
+class Guest:
+    """A virtual machine that runs the tests one after another and powers off.
+
+    Until `end` asks for what it found it gives way to everything else on this machine.
+    """
+
+    def __init__(self, tests: Sequence[str], *, limit: float, counts: str) -> None:
+        image = kernel_image()
+        assert image is not None, missing()
+        self._directory = TemporaryDirectory(prefix="weft-guest-")
+        self._shared = Path(self._directory.name)
+        self._deadline = time.monotonic() + BOOT_LIMIT + limit
+        self._machine = _boot(image, _script(tests, self._shared, limit, counts), self._shared)
+
+    def end(self) -> Run:
+        """Wait until it has powered off. Raises AssertionError with the console's last lines where
+        the guest did not come to its end within its limit."""
+        shared = self._shared
+        os.setpriority(os.PRIO_PGRP, self._machine.pid, os.getpriority(os.PRIO_PROCESS, 0))
+        with suppress(subprocess.TimeoutExpired):
+            self._machine.wait(max(1.0, self._deadline - time.monotonic()))
+        console = (shared / "console").read_text(errors="replace")
+        assert (shared / "status").exists(), f"no end of the guest:\n{console[-3000:]}"
+        output = (shared / "output").read_text(errors="replace")
+        results = shared / "results.xml"
+        return Run(
+            release=(shared / "release").read_text().strip(),
+            verdicts=tuple(_verdicts(results.read_text())) if results.exists() else (),
+            output=output,
+        )
+
+    def close(self) -> None:
+        """Whatever happened, the virtual machine is ended and its directory removed."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._machine.pid, signal.SIGKILL)
+        self._machine.wait()
+        self._directory.cleanup()
+
+
+def _script(tests: Sequence[str], shared: Path, limit: float, counts: str) -> Path:
+    """What the guest does."""
     script = shared / "run"
     arguments = " ".join(f"'{test}'" for test in tests)
     script.write_text(
@@ -110,43 +152,28 @@ def run(tests: Sequence[str], shared: Path, *, limit: float, counts: str) -> Run
         f"echo $? >{shared}/status\n"
     )
     script.chmod(0o755)
-    console = _boot(image, script, shared, limit)
-    assert (shared / "status").exists(), f"the guest did not come to its end:\n{console[-3000:]}"
-    output = (shared / "output").read_text(errors="replace")
-    results = shared / "results.xml"
-    return Run(
-        release=(shared / "release").read_text().strip(),
-        verdicts=tuple(_verdicts(results.read_text())) if results.exists() else (),
-        output=output,
-    )
+    return script
 
 
-def _boot(image: Path, script: Path, shared: Path, limit: float) -> str:
-    """The console's text; whatever happens, the virtual machine is ended."""
+def _boot(image: Path, script: Path, shared: Path) -> subprocess.Popen[bytes]:
     binaries = Path(sys.executable).parent
     command = [
+        "nice", "-n", "19",
         str(binaries / "vng"), "--run", str(image), "--disable-kvm", "--force-9p", "--verbose",
         "--cpus", "1", "--memory", MEMORY, f"--qemu-opts={CLOCK}",
         "--rwdir", str(shared), "--exec", str(script),
     ]  # fmt: skip
-    environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"}
-    with subprocess.Popen(
-        command,
-        cwd=shared,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as machine:
-        try:
-            said, _ = machine.communicate(timeout=BOOT_LIMIT + limit)
-        except BaseException as error:
-            os.killpg(machine.pid, signal.SIGKILL)
-            said, _ = machine.communicate()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-    return said.decode(errors="replace")
+    # a file, not a pipe: nobody reads it meanwhile
+    with (shared / "console").open("wb") as console:
+        return subprocess.Popen(
+            command,
+            cwd=shared,
+            env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"},
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _verdicts(text: str) -> list[Verdict]:

@@ -60,11 +60,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def begin() -> guest.Guest:
+    """One boot for all of this file; conftest decides when."""
+    return guest.Guest(WHOLE if FULL else QUICK, limit=LIMIT, counts="reduced")
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> guest.Run:
-    """One boot for all of this file."""
-    chosen = WHOLE if FULL else QUICK
-    return guest.run(chosen, tmp_path_factory.mktemp("guest"), limit=LIMIT, counts="reduced")
+def ran(begun_guest: guest.Guest) -> guest.Run:
+    return begun_guest.end()
 
 
 def test_the_guest_has_another_kernel(ran: guest.Run) -> None:
