@@ -15,7 +15,7 @@ and sets; the frame around them stands while there is any list, so a node withou
 A container is known by its source address, which `ingress` has proven, so it does not matter how
 it is wired. What is refused is answered, so that a program fails at once: with a reset, or with
 port unreachable, of which the kernel sends one receiver about one a second. `drop-egress` counts.
-Destinations are judged after translation. Why it is so: docs/adr/0011-egress-lists.md.
+Destinations are judged after translation. Why it is so: docs/adr/0013-egress-lists.md.
 """
 
 from __future__ import annotations
