@@ -14,6 +14,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -128,25 +130,10 @@ def test_damaged_requests_get_an_answer_in_time_and_change_nothing(
     assert _of(report, "fail") == {}
 
 
-def test_the_reference_chain_gets_the_verdicts_it_deserves(tmp_path: Path) -> None:
-    if not (REFERENCE / "bridge").exists():
-        pytest.skip("containernetworking-plugins is not installed")
-    conflist = tmp_path / "reference.conflist"
+def _reference(directory: Path, group: str) -> dict[str, Any]:
+    conflist = directory / "reference.conflist"
     conflist.write_text(json.dumps(CHAIN))
-    groups = ("verbs", "gc", "spoofing")
-    only = [word for group in groups for word in ("--only", group)]
-    report = _kit(conflist, REFERENCE, *only, expect=1)
-
-    failed, passed = _of(report, "fail"), _of(report, "pass")
-    assert {"verbs.add", "verbs.addresses", "verbs.routes", "verbs.delete"} <= passed.keys()
-    # bridge without macspoofchk passes whatever a pod says about itself
-    assert {"spoofing.source-4", "spoofing.mac-6", "spoofing.arp", "spoofing.ra"} <= failed.keys()
-    assert {"verbs.previous", "verbs.version-echo"} <= failed.keys()
-    # 1.1.1 speaks 1.0.0 at most
-    assert {key for key in _of(report, "not applicable") if key.startswith("gc.")} == {
-        f"gc.{name}"
-        for name in ("leaked", "old-key", "union", "empty", "neither", "other", "repeat")
-    }
+    return _kit(conflist, REFERENCE, "--only", group, expect=1)
 
 
 LIARS = {
@@ -207,26 +194,24 @@ LIARS = {
 }
 
 
-@pytest.mark.parametrize("lie", LIARS)
-def test_a_plugin_that_lies_is_found_out(weft: Weft, lie: str) -> None:
+def _liar(directory: Path, lie: str) -> dict[str, Any]:
     script, group, expected = LIARS[lie]
     if expected.startswith("leaks."):
         group = expected.removeprefix("leaks.")
+    weft = Weft(directory)
     real = weft.bins / "weft.real"
     (weft.bins / "weft").rename(real)
     wrapper = weft.bins / "weft"
     # the name under which a plugin is executed is its type
     wrapper.write_text(f"#!/bin/sh\nreal={shlex.quote(str(real))}\n{script}\n")
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-    report = _kit(
+    return _kit(
         weft.conflist, weft.bins, "--only", group, "--count", "seconds=2", setup=AGENT, expect=1
     )
 
-    assert expected in _of(report, "fail")
 
-
-def test_an_agent_without_one_guard_is_found_out(weft: Weft, tmp_path: Path) -> None:
-    mutant = tmp_path / "mutant.py"
+def _unguarded(directory: Path) -> dict[str, Any]:
+    mutant = directory / "mutant.py"
     mutant.write_text(
         "import sys\n"
         "from weft.render import ingress\n"
@@ -235,10 +220,76 @@ def test_an_agent_without_one_guard_is_found_out(weft: Weft, tmp_path: Path) -> 
         "from weft.main import main\n"
         "sys.exit(main(['agent']))\n"
     )
+    weft = Weft(directory)
     setup = shlex.join([sys.executable, str(mutant)])
-    report = _kit(weft.conflist, weft.bins, "--only", "spoofing", setup=setup, expect=1)
+    return _kit(weft.conflist, weft.bins, "--only", "spoofing", setup=setup, expect=1)
 
-    failed = _of(report, "fail")
+
+class Found:
+    """Reports of chains that must fail. Each kit has a node of its own, so a few run at a time;
+    the first test that asks starts those of all tests that were chosen."""
+
+    def __init__(self, pool: ThreadPoolExecutor, chosen: set[str], top: Path) -> None:
+        kits: list[tuple[str, str, Callable[..., dict[str, Any]], tuple[str, ...]]] = [
+            ("test_the_reference_chain_gets_the_verdicts_it_deserves", group, _reference, (group,))
+            for group in ("spoofing", "verbs", "gc")  # the longest first
+        ]
+        kits.append(("test_an_agent_without_one_guard_is_found_out", "mutant", _unguarded, ()))
+        kits += [
+            (f"test_a_plugin_that_lies_is_found_out[{lie}]", lie, _liar, (lie,)) for lie in LIARS
+        ]
+        self._reports = {}
+        for number, (test, name, kit, how) in enumerate(kits):
+            if test in chosen:
+                directory = top / str(number)
+                directory.mkdir()
+                self._reports[name] = pool.submit(kit, directory, *how)
+
+    def report(self, *names: str) -> dict[str, Any]:
+        """Of these kits, as one."""
+        reports = [self._reports[name].result() for name in names]
+        return {"findings": [finding for report in reports for finding in report["findings"]]}
+
+
+@pytest.fixture(scope="module")
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Found]:
+    pool = ThreadPoolExecutor(3)
+    try:
+        chosen = {item.name for item in request.session.items}
+        yield Found(pool, chosen, tmp_path_factory.mktemp("kits"))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.skipif(
+    not (REFERENCE / "bridge").exists(), reason="containernetworking-plugins is not installed"
+)
+def test_the_reference_chain_gets_the_verdicts_it_deserves(found: Found) -> None:
+    report = found.report("verbs", "gc", "spoofing")
+
+    failed, passed = _of(report, "fail"), _of(report, "pass")
+    assert {"verbs.add", "verbs.addresses", "verbs.routes", "verbs.delete"} <= passed.keys()
+    # bridge without macspoofchk passes whatever a pod says about itself
+    assert {"spoofing.source-4", "spoofing.mac-6", "spoofing.arp", "spoofing.ra"} <= failed.keys()
+    assert {"verbs.previous", "verbs.version-echo"} <= failed.keys()
+    # 1.1.1 speaks 1.0.0 at most
+    assert {key for key in _of(report, "not applicable") if key.startswith("gc.")} == {
+        f"gc.{name}"
+        for name in ("leaked", "old-key", "union", "empty", "neither", "other", "repeat")
+    }
+
+
+@pytest.mark.parametrize("lie", LIARS)
+def test_a_plugin_that_lies_is_found_out(found: Found, lie: str) -> None:
+    _script, _group, expected = LIARS[lie]
+
+    assert expected in _of(found.report(lie), "fail")
+
+
+def test_an_agent_without_one_guard_is_found_out(found: Found) -> None:
+    failed = _of(found.report("mutant"), "fail")
     # foreign IPv4 sources meet the second guard, rp_filter
     assert {"spoofing.source-6", "spoofing.mac-4", "spoofing.node-6"} <= failed.keys()
 

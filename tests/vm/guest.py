@@ -10,8 +10,8 @@ a slow or busy host makes the guest take longer, but within it no time limit pas
 What it waits for takes the host's time, so what is read again and again - Python, its modules, the
 checkout - is not read through the shared file system, but from the guest's memory.
 
-Where tests/unit are run too, the guest begins beside them (see `conftest`): they need one processor,
-and time is nothing to them.
+Where tests/unit are run too, the guest begins beside them (see `conftest`): they need one
+processor, and time is nothing to them.
 
 `./dev test vm` unpacks the kernel's package to `build/guest-kernel`; nothing is installed.
 """
