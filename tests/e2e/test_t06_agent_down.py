@@ -6,8 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from test_activation import agent_of, supervised
 
 from acceptance import SLACK, Host, ask, host_link, problems, watched
 
@@ -95,37 +97,67 @@ def test_a_deletion_queued_beside_a_living_agent_is_made_up_for_soon(host: Host)
     host.unmake(["pod"])
 
 
-def test_calls_to_a_hanging_agent_end_at_the_launchers_limits(
+def test_calls_to_an_agent_that_hangs_or_does_not_come_back_end_at_the_launchers_limits(
     new_host: Callable[..., Host],
 ) -> None:
-    with watched(new_host("attach:\n  addTimeout: 3\n")) as host:
-        said = host.add("hung")
-        host.make(["late"])
-        os.kill(host.pid, signal.SIGSTOP)
-        requests = [
-            ask("ADD", "late"),
-            ask("DEL", "hung"),
-            ask("STATUS"),
-            ask("CHECK", "hung", prevResult=said.json),
-            ask("GC", **{"cni.dev/valid-attachments": []}),
-            ask("VERSION"),
-        ]
-        add, gone, status, check, collection, version = host.storm(requests, workers=6)
-        os.kill(host.pid, signal.SIGCONT)
+    """Each of the two takes the launcher's ten seconds, so they are waited for together."""
+    with (
+        watched(new_host("attach:\n  addTimeout: 3\n")) as hanging,
+        watched(supervised(new_host())) as away,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for done in [pool.submit(_calls_to_a_hanging, hanging), pool.submit(_calls_to_none, away)]:
+            done.result()
 
-        assert (add.status, add.code) == (1, 11)
-        assert 3 <= add.seconds < ANSWER_LIMIT  # the limit in the settings
-        assert (gone.status, gone.stdout) == (0, b"")
-        assert (status.code, check.code, collection.code) == (50, 11, 11)
-        for answer in (gone, status, check, collection):
-            assert answer.is_clean
-            assert answer.seconds < ANSWER_LIMIT + 5
-        assert version.status == 0
-        assert version.seconds < 1.0 * SLACK
-        deadline = time.monotonic() + 10
-        while host.pod_links and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert host.pod_links == set(), "an ADD that nobody waits for must be undone"
-        host.send(ask("DEL", "late"))
-        host.unmake(["hung", "late"])
-        host.restart()  # drains what the launcher queued while the agent hung
+
+def _calls_to_a_hanging(host: Host) -> None:
+    said = host.add("hung")
+    host.make(["late"])
+    os.kill(host.pid, signal.SIGSTOP)
+    requests = [
+        ask("ADD", "late"),
+        ask("DEL", "hung"),
+        ask("STATUS"),
+        ask("CHECK", "hung", prevResult=said.json),
+        ask("GC", **{"cni.dev/valid-attachments": []}),
+        ask("VERSION"),
+    ]
+    add, gone, status, check, collection, version = host.storm(requests, workers=6)
+    os.kill(host.pid, signal.SIGCONT)
+
+    assert (add.status, add.code) == (1, 11)
+    assert 3 <= add.seconds < ANSWER_LIMIT  # the limit in the settings
+    assert (gone.status, gone.stdout) == (0, b"")
+    assert (status.code, check.code, collection.code) == (50, 11, 11)
+    for answer in (gone, status, check, collection):
+        assert answer.is_clean
+        assert answer.seconds < ANSWER_LIMIT + 5
+    assert version.status == 0
+    assert version.seconds < 1.0 * SLACK
+    deadline = time.monotonic() + 10
+    while host.pod_links and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert host.pod_links == set(), "an ADD that nobody waits for must be undone"
+    host.send(ask("DEL", "late"))
+    host.unmake(["hung", "late"])
+    host.restart()  # drains what the launcher queued while the agent hung
+
+
+def _calls_to_none(host: Host) -> None:
+    """The supervisor holds the socket, and starts no agent: DEL still ends, and is made up for."""
+    host.add("pod")
+    agent = agent_of(host)
+    os.kill(host.pid, signal.SIGSTOP)  # nobody starts it again
+    os.kill(agent, signal.SIGKILL)
+    gone, status = host.storm([ask("DEL", "pod"), ask("STATUS")], workers=2)
+    assert not problems([gone])
+    assert gone.seconds < ANSWER_LIMIT + SLACK
+    assert not problems([status], status=1, code=50)
+    assert host.pod_links == set()
+    os.kill(host.pid, signal.SIGCONT)
+    deadline = time.monotonic() + 5 * SLACK
+    while host.send(ask("STATUS")).status != 0:
+        assert time.monotonic() < deadline, host.log()[-2000:]
+    assert list(host.node.path("/run/weft/queue").iterdir()) == []
+    assert host.used() == 0
+    host.unmake(["pod"])

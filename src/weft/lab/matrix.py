@@ -24,6 +24,7 @@ from weft.lab.probes import Heard
 
 PROTOCOLS = ("tcp", "udp", "icmp")
 SILENCE = 0.4
+WORKERS = 24  # most of the time is silence that is listened to
 FULL = 1400
 
 
@@ -113,7 +114,7 @@ def observe(lab: Lab) -> list[Cell]:
         for address in goal.addresses
         if any((":" in own) == (":" in address) for own in origin.addresses)
     ]
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         return [cell for cells in pool.map(lambda p: list(_cells(*p)), pairs) for cell in cells]
 
 
