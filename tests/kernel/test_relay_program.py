@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import socket
 import tempfile
 from pathlib import Path
@@ -108,6 +110,13 @@ async def _killed(directory: Path) -> list[Any]:
             seen.append(await told.get())
             relay.kill(directory / relay.NAME)
             seen += [await told.get(), await told.get()]
+            assert kept.said is not None
+            handle = os.pidfd_open(kept.said.pid)
+            (directory / relay.NAME).unlink()
+            kept.want({TCP: GOAL})
+            await asyncio.to_thread(select.select, [handle], [], [])
+            os.close(handle)
+            seen += [await told.get(), await told.get()]
     finally:
         await kept.forget()
         relay.end_all(directory)
@@ -115,8 +124,9 @@ async def _killed(directory: Path) -> list[Any]:
 
 
 def test_packet_rules_lead_to_no_port_that_a_dead_relay_had(node: Node) -> None:
-    first, then, again, end = calls.call(node, _dying)
-    assert (then, end) == ([], [])
+    first, then, again, later, last, end = calls.call(node, _dying)
+    assert (then, later, end) == ([], [], [])
+    assert len(last) == 1  # its socket had been removed: it was ended
     assert first == again and first[0][:2] == [6, 80]
 
 

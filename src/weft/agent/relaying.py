@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -123,12 +124,19 @@ class Relaying:
         try:
             said = await asyncio.to_thread(relay.hello, self._path)
         except NotFound:
+            self._end_unnamed()
             self._process = await asyncio.to_thread(relay.start, self._path)
             await asyncio.to_thread(relay.clear, self._path.parent)
             return
         if said.release != __version__:
             await asyncio.to_thread(relay.retire, self._path)
             self._process = await asyncio.to_thread(relay.start, self._path)
+
+    def _end_unnamed(self) -> None:
+        """One whose socket somebody removed can be asked, and ended, by nobody any more."""
+        if self._handle >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def _take(self, said: Said) -> None:
         if self.said is None or self.said.pid != said.pid:
