@@ -16,6 +16,7 @@ from weft.model.attachment import (
     AttachmentKey,
     PodRef,
     link_alias,
+    read_adoption,
     read_alias,
 )
 from weft.model.errors import Unsupported, WeftError
@@ -140,10 +141,24 @@ def test_the_longest_key_fits_into_an_alias() -> None:
 
 
 @pytest.mark.parametrize(
-    "alias", ["", "weft:2 a b c d e f", "weft:1 a b", "eth0", "weft:1 a b c zz - -"]
+    "alias",
+    [
+        "",
+        "weft:2 a b c d e f",
+        "weft:1 a b",
+        "eth0",
+        "weft:1 a b c zz - -",
+        "weft:1 a b c 0a00 - -",
+    ],
 )
 def test_what_is_not_our_alias_is_not_read(alias: str) -> None:
     assert read_alias(alias) is None
+
+
+def test_what_is_no_address_in_a_record_is_passed_over() -> None:
+    for start, reader in (("weft:1", read_alias), ("weft+1", read_adoption)):
+        record = reader(f"{start} a b c 0a0000000001 m zz,10.0.0.9,fe80::1%x,")
+        assert record is not None and record.addresses == ("10.0.0.9",)
 
 
 def test_a_journal_that_another_process_holds_stays_in_place(

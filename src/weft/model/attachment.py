@@ -13,8 +13,10 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from weft.model.addresses import parse_address
 from weft.model.bandwidth import Bandwidth
 from weft.model.bridge import Bridged
+from weft.model.errors import Invalid
 from weft.model.ports import PortMapping
 
 LINK_PREFIX = "wf"
@@ -232,8 +234,17 @@ class _Found(Protocol):
     def alias(self) -> str: ...
 
 
+def _is_address(text: str) -> bool:
+    """False for `-`, which is none, and for what somebody else wrote."""
+    try:
+        parse_address(text, "alias")
+    except Invalid:
+        return False
+    return True
+
+
 class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host link's alias says."""
+    """What a host link's alias says; `addresses`: those that can be read."""
 
     key: AttachmentKey
     mac: bytes
@@ -276,11 +287,13 @@ def _read_record(alias: str, start: str) -> AliasRecord | None:
         octets = bytes.fromhex(mac)
     except ValueError:
         return None
+    if len(octets) != len(HOST_MAC):
+        return None
     namespace, _, name = fields[6].partition("/") if len(fields) == 7 else ("", "", "")
     return AliasRecord(
         key=AttachmentKey(network, container, ifname),
         mac=octets,
-        addresses=tuple(addresses.split(",")) if addresses != "-" else (),
+        addresses=tuple(text for text in addresses.split(",") if _is_address(text)),
         masquerade="m" in flags,
         via4="4" in flags,
         via6="6" in flags,
