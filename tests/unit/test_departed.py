@@ -33,7 +33,9 @@ class Scene:
         return attachment.host_link not in self.links
 
     async def detach(self, key: AttachmentKey) -> None:
-        if self.failing:
+        held = self.attachments.get(key)
+        if self.failing and held is not None:
+            self.attachments.put(held.having("leaving"))
             raise KernelRefused(16, "delete link", key.host_link)
         self.attachments.drop(key)
 
@@ -106,11 +108,10 @@ def test_what_was_not_announced_is_found(scene: Scene, later: Callable[[], None]
     "changed",
     [
         {"hooked": False},
-        {"state": "leaving"},
         {"state": "intent"},
         {"sandbox": "/proc/self/ns/net", "netns": NamespaceId(dev=HERE.st_dev, ino=HERE.st_ino)},
     ],
-    ids=["of a CNI runtime", "being deleted", "being made", "whose process lives"],
+    ids=["of a CNI runtime", "being made", "whose process lives"],
 )
 def test_others_are_left_alone(
     scene: Scene, later: Callable[[], None], changed: dict[str, Any]
@@ -147,6 +148,16 @@ def test_what_the_kernel_refuses_is_tried_again(scene: Scene, later: Callable[[]
     scene.look(whole=True)
     later()
     assert scene.look(whole=True) == set()
+
+
+def test_a_del_that_failed_is_finished_whether_the_link_went_or_not(
+    scene: Scene, later: Callable[[], None]
+) -> None:
+    """The hook that asked for it is executed once."""
+    scene.links.add(scene.add("c1", state="leaving").host_link)
+    assert scene.look(whole=True) == {"c1"}
+    later()
+    assert scene.look() == set()
 
 
 def test_a_link_of_nobody_is_nothing(scene: Scene) -> None:

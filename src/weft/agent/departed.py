@@ -3,7 +3,8 @@
 A CNI runtime repeats DEL until it succeeds. A hook is executed once or never: who kills the
 runtime, or removes its state by hand, leaves an attachment that nobody asks for again. Its link
 goes with the container's network namespace, so what was made for a hook and has lost its link,
-while its container is gone, is given back here. A runtime that stops a container and deletes it
+while its container is gone, is given back here; and so is one whose DEL was asked for and failed,
+because the hook asks for no second. A runtime that stops a container and deletes it
 later finds its DEL done, which is as good. What CNI runtimes made is left to their DEL and GC.
 """
 
@@ -50,28 +51,33 @@ class Departed:
             if held is None or held.begun_ns != begun or not _is_ours(held):
                 continue  # its hook has come, or its id is used again
             if self._has_gone(held):
-                await self._give_back(key)
+                await self._give_back(held)
 
     def _note(self, attachment: Attachment) -> None:
         self._since[attachment.key] = attachment.begun_ns, time.monotonic()
 
     def _has_gone(self, attachment: Attachment) -> bool:
-        """Without its link, and its first process gone: somebody may have deleted the link of a
-        container that lives, which is said and left to its owner."""
+        """Its DEL has begun; or it is without its link, and its first process gone: somebody may
+        have deleted the link of a container that lives, which is said and left to its owner."""
+        if attachment.state == "leaving":
+            return True
         return self._detacher.vanished(attachment) and not _lives(attachment)
 
-    async def _give_back(self, key: AttachmentKey) -> None:
+    async def _give_back(self, held: Attachment) -> None:
+        key = held.key
         try:
             await self._detacher.detach(key)
         except WeftError as error:  # the next whole look finds it again
             self._log.event("error", "NotReleased", str(key), error.message)
         else:
             words = "its container ended and no poststop hook came; what it had is given back"
+            if held.state == "leaving":
+                words = "its DEL, which had not come to its end, has now"
             self._log.event("info", "Released", str(key), words)
 
 
 def _is_ours(attachment: Attachment) -> bool:
-    return attachment.hooked and attachment.state == "ready"
+    return attachment.hooked and attachment.state != "intent"
 
 
 def _lives(attachment: Attachment) -> bool:
