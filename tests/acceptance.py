@@ -389,7 +389,7 @@ class Host:
         raw = calls.call(self.node, _snapshot)
         found = {name: Counter(lines) for name, lines in raw.items()}
         for line in list(found["nftables"]):
-            if '"name": "blocks' in line and line.startswith("set "):
+            if snapshot.is_of_blocks(line):
                 del found["nftables"][line]
         return found
 

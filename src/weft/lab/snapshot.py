@@ -174,6 +174,11 @@ def _ruleset(text: str) -> Iterator[str]:
             yield f"{block} {position}: {words}"
 
 
+def is_of_blocks(line: str) -> bool:
+    """Whether a line of `rules` is a block of addresses that a node keeps for its next pods."""
+    return re.match(r"table inet weft set blocks[46]: ", line) is not None
+
+
 def sysctls() -> Counter[str]:
     """The sysctls that count, of the calling thread's network namespace."""
     names = list(_GLOBAL)

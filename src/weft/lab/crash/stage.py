@@ -390,11 +390,7 @@ def _attachment(name: str) -> Attachment:
 
 def _without_blocks(rules: Counter[str]) -> Counter[str]:
     return Counter(
-        {
-            line: times
-            for line, times in rules.items()
-            if not (line.startswith("set ") and '"name": "blocks' in line)
-        }
+        {line: times for line, times in rules.items() if not snapshot.is_of_blocks(line)}
     )
 
 
