@@ -26,7 +26,6 @@ OUTSIDE4, OUTSIDE6 = "198.51.100.1", "2001:db8:51::1"
 POOLS = (
     pool("yard4", "10.22.0.0/24", gateway="10.22.0.1"),
     pool("yard6", "fd22::/64"),
-    pool("bare", "10.23.0.0/24"),
     pool("third", "10.24.0.0/24", gateway="10.24.0.1"),
 )
 YARD = {"network": "yard", "mode": "bridge", "pools": ["yard4", "yard6"]}
@@ -260,7 +259,7 @@ def test_what_cannot_be_is_refused_by_name(host: Host) -> None:
             ("10.22.0.1/24", {**YARD, "network": "other"}),
             (BRIDGE, {**YARD, "network": "other", "bridge": BRIDGE}),
             ("taken0", {**YARD, "network": "free", "bridge": "taken0", "pools": ["third"]}),
-            ("gateway", {**YARD, "network": "free", "pools": ["bare"]}),
+            ("isolation", {"network": "free", "mode": "bridge", "isolation": False}),
             ("not isolated", {**YARD, "isolation": False}),
             ("mode", {**YARD, "mode": "macvlan"}),
             ("vlan", {**YARD, "vlan": 7}),

@@ -73,6 +73,17 @@ def test_a_lab_of_one_family_has_no_other(
     assert {cell.family for cell in cells} == {family}
 
 
+def test_the_matrix_of_pods_on_bridges_is_the_same(name: str) -> None:
+    lab = cluster.up(name, pods=2, bridge=True)
+
+    cells = matrix.observe(lab)
+    assert [cell for cell in cells if not cell.is_right] == []
+    assert {cell.family for cell in cells} == {4, 6}
+    for entry in lab.nodes:
+        ports = entry.node.run(["sh", "-c", "ip -br link show type bridge_slave | wc -l"])
+        assert ports.stdout.strip() == b"2"
+
+
 def test_the_matrix_notices_what_is_cut(name: str) -> None:
     lab = cluster.up(name, pods=2)
     assert _wrong(lab) == []

@@ -12,6 +12,7 @@ import ipaddress
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from ipaddress import IPv4Address
 from itertools import chain
 
 import msgspec
@@ -23,6 +24,7 @@ from weft.agent.tending import tend
 from weft.ipam import audit, defaults
 from weft.ipam import request as ask
 from weft.ipam.beside import inside, without
+from weft.ipam.gateway import gateway
 from weft.ipam.plan import plan
 from weft.ipam.view import View
 from weft.kernel.host import Network
@@ -50,6 +52,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     want6: bool
     ips: tuple[Address, ...] = ()
     pools: tuple[str, ...] | None = None
+    pool4: str = ""  # the only one for IPv4: that of its bridge's gateway
     pod: PodRef = PodRef()
 
 
@@ -107,7 +110,7 @@ class Addresses:
         for pool, block in sorted(lost, key=str):
             assert pool is not None and block is not None
             try:
-                await self._claim(ask.NeedBlock(pool=pool, cidr=block))
+                await self.claim(ask.NeedBlock(pool=pool, cidr=block))
             except WeftError as error:
                 self._log.event("error", "BlockNotHeld", pool, f"{block}: {error.message}")
                 continue
@@ -237,16 +240,17 @@ class Addresses:
         namespace = pod.namespace or DEFAULT_NAMESPACE
         return ask.Request(
             key=wish.key,
-            ipv4="required" if wish.want4 and self._serves(4, wish.pools) else "off",
-            ipv6="required" if wish.want6 and self._serves(6, wish.pools) else "off",
+            ipv4="required" if wish.want4 and self.serves(4, wish.pools) else "off",
+            ipv6="required" if wish.want6 and self.serves(6, wish.pools) else "off",
             addresses=wish.ips,
             pools=wish.pools,
+            pool4=wish.pool4,
             namespace_labels=self._labels_of(namespace),
             owner=f"{namespace}/{pod.name}" if pod.name else "",
             allow_requested=self._settings.allow_requested,
         )
 
-    def _serves(self, version: int, named: Collection[str] | None = None) -> bool:
+    def serves(self, version: int, named: Collection[str] | None = None) -> bool:
         """Whether there are pools of a family. Who names pools of one family only wants that."""
         states = self.view.pools(version)
         if not named or not any(s.name in named for v in (4, 6) for s in self.view.pools(v)):
@@ -260,13 +264,17 @@ class Addresses:
 
     def assign(self, wish: Wish) -> Addressed | None:
         """Addresses from the blocks held; None where a block must be claimed first."""
-        if not (self._serves(4) or self._serves(6)):
+        if not (self.serves(4) or self.serves(6)):
             raise Exhausted("there is no IPPool; write one and `weft apply -f` it")
         found = plan(self.view, self._request(wish), time.monotonic())
         if isinstance(found, ask.NeedBlock):
             return None
         self.view.commit(found)
         return tuple(map(_assigned, found.addresses))
+
+    def gateway(self, wish: Wish, former: IPv4Address | None) -> IPv4Address | ask.NeedBlock | None:
+        """The address for the bridge of a container, as `ipam.gateway` chooses it."""
+        return gateway(self.view, self._request(wish), time.monotonic(), former)
 
     def take(self, key: AttachmentKey, addresses: Iterable[str]) -> Addressed:
         """Addresses that another plugin gave, whether a pool of ours covers them or not: nobody
@@ -294,10 +302,11 @@ class Addresses:
                 return assigned
             found = plan(self.view, self._request(wish), time.monotonic())
             if isinstance(found, ask.NeedBlock):
-                await self._claim(found)
+                await self.claim(found)
         raise NotReady("other nodes claim blocks of the same pool; try again", reason="busy")
 
-    async def _claim(self, need: ask.NeedBlock) -> None:
+    async def claim(self, need: ask.NeedBlock) -> None:
+        """Hold a block, or learn who holds it."""
         block = new_block(need.cidr, pool=need.pool, node=self._name)
         key = object_key(block)
         metadata: Metadata = msgspec.structs.replace(
@@ -324,6 +333,10 @@ class Addresses:
         """An attachment is gone."""
         for item in assigned:
             self.view.release(ipaddress.ip_address(item.address), item.sequence, now)
+
+    def give_back(self, address: IPv4Address, sequence: int) -> None:
+        """A bridge has its address no longer."""
+        self.view.release(address, sequence, time.monotonic())
 
     def adopt(self, attachment: Attachment) -> None:
         """An attachment known from the journal or the kernel. Raises Conflict if somebody else

@@ -74,14 +74,19 @@ class Attacher:
             ips = [packed(each.address) for each in assigned]
             await self._egress.secure(request.wishes.egress, ips)
         except BaseException:
-            self._addresses.take_back(assigned)
+            self.cancel(assigned)
             raise
         return assigned
 
     async def _secured(self, request: Request, netns: int) -> Addressed:
         if request.adopts:
             return await self._adopter.secure(request, netns)
-        return await self._addresses.secure(self._wish(request, request.key))
+        try:
+            wish = await self._bridging.secured(request, self._wish(request, request.key))
+            return await self._addresses.secure(wish)
+        except BaseException:
+            self._bridging.sweep()
+            raise
 
     def prepared(self, request: Request, netns: int | None) -> Addressed | None:
         """The fast road: addresses at once, or None where only `prepare` can tell. Raises what
@@ -96,7 +101,12 @@ class Attacher:
             return None
         if request.wishes.egress is not None:
             return None
-        return self._addresses.assign(self._wish(request, key))
+        try:
+            wish = self._bridging.reserved(request, self._wish(request, key))
+            return self._addresses.assign(wish) if isinstance(wish, Wish) else None
+        except WeftError:
+            self._bridging.sweep()
+            raise
 
     def _refuse(self, request: Request, netns: int | None) -> None:
         self._bridging.require(request)
@@ -314,6 +324,7 @@ class Attacher:
     def cancel(self, assigned: Addressed) -> None:
         """Give back addresses for which nothing was begun."""
         self._addresses.take_back(assigned)
+        self._bridging.sweep()
         self._egress.sweep()
 
     async def undo(self, key: AttachmentKey, cause: WeftError) -> WeftError:

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from weft.agent.addresses import Addressed, Addresses
+from weft.agent.addresses import CLAIM_TRIES, Addressed, Addresses, Wish
+from weft.agent.events import Log
+from weft.agent.gateways import Gateways
 from weft.agent.node import Node
 from weft.agent.promise import rows_of_bridge
 from weft.agent.table import Attachments
 from weft.drivers.engine import Engine
+from weft.ipam.gateway import likeliest
+from weft.ipam.request import NeedBlock
 from weft.kernel.links import Link
 from weft.model.attachment import Attachment
 from weft.model.bridge import Bridged, bridge_name, bridge_owner
-from weft.model.errors import Conflict, Invalid, NotReady, Unsupported
-from weft.model.ip_pool import IPPool, pool_prefix
+from weft.model.errors import Conflict, Exhausted, Invalid, NotReady, Unsupported
+from weft.model.ip_pool import pool_prefix
 from weft.rows.links import Port
 from weft.wire.cni import Request
 from weft.wire.cni.config import BRIDGE
 
+MOST_PORTS = 1023  # of a bridge: BR_MAX_PORTS, net/bridge/br_private.h, without number 0
 PATIENCE = 10.0  # seconds that an ADD waits for a bridge to go
 
 
@@ -33,19 +38,21 @@ class Bridging:
     """The bridges of this node."""
 
     def __init__(
-        self, engine: Engine, attachments: Attachments, addresses: Addresses, node: Node
+        self, engine: Engine, attachments: Attachments, addresses: Addresses, node: Node, log: Log
     ) -> None:
         self._engine = engine
         self._attachments = attachments
         self._addresses = addresses
         self._node = node
+        self._log = log
+        self.gateways = Gateways(addresses, attachments)
         self._going: dict[str, asyncio.Event] = {}
 
     # -- ADD
 
     def require(self, request: Request) -> None:
         """Raise Unsupported where this node cannot guard ports of bridges, Invalid for a list that
-        would not hold between them."""
+        would not hold between them, or a broadcast domain in a subnet of everybody's."""
         conf, wishes = request.conf, request.wishes
         if conf.mode == BRIDGE and conf.isolation is False and wishes.egress is not None:
             raise Invalid(
@@ -54,7 +61,14 @@ class Bridging:
                 field="isolation",
                 reason="invalid-config",
             )
-        if request.conf.mode == BRIDGE and self._node.unbridged:
+        if conf.mode == BRIDGE and conf.isolation is False and conf.pools is None:
+            raise Invalid(
+                "isolation: without it the containers take all of their subnet for neighbours, so "
+                "it has to be theirs alone; name pools for this network in `pools`",
+                field="isolation",
+                reason="invalid-config",
+            )
+        if conf.mode == BRIDGE and self._node.unbridged:
             raise Unsupported(
                 f"mode: this node cannot put containers on bridges: {self._node.unbridged}; leave "
                 "`mode` out",
@@ -72,6 +86,27 @@ class Bridging:
             with suppress(TimeoutError):
                 await asyncio.wait_for(event.wait(), PATIENCE)
 
+    def reserved(self, request: Request, wish: Wish) -> Wish | NeedBlock:
+        """The wish of a container whose bridge has its gateway by now, or is routed; a block that
+        has to be claimed first. Raises Conflict. Who gives up then has to `sweep`."""
+        if request.conf.mode != BRIDGE:
+            return wish
+        return self.gateways.reserved(request.network, _name(request), wish)
+
+    async def secured(self, request: Request, wish: Wish) -> Wish:
+        """The same, after claiming whatever block that takes."""
+        for _ in range(CLAIM_TRIES):
+            found = self.reserved(request, wish)
+            if isinstance(found, Wish):
+                return found
+            await self._addresses.claim(found)
+        raise NotReady("other nodes claim blocks of the same pool; try again", reason="busy")
+
+    def sweep(self) -> None:
+        """After an ADD that came to nothing, and after a DEL: gateways of bridges that nobody is
+        on are free."""
+        self.gateways.sweep()
+
     def described(self, request: Request, assigned: Addressed) -> Bridged | None:
         """The bridge of an attachment; None: its link is routed. Raises Invalid, Conflict, or
         NotReady."""
@@ -87,7 +122,11 @@ class Bridging:
             if ":" in each.address:
                 prefix6 = pool_prefix(pool).prefixlen
             else:
-                gateway = self._gateway(pool)
+                has = self.gateways.of(request.network, _name(request))
+                has = has or self.gateways.again(request.network, _name(request))
+                if has is None or has.pool != each.pool:
+                    raise NotReady(f"the gateway of {_name(request)} has just gone", reason="busy")
+                gateway = str(has.interface)
         bridged = Bridged(
             bridge=_name(request),
             isolated=request.conf.isolation is not False,
@@ -97,56 +136,40 @@ class Bridging:
         self._refuse(request.network, bridged)
         return bridged
 
-    def recalled(self, network: str, addresses: Iterable[str]) -> Bridged:
-        """The likeliest bridge of a network whose own one is gone with the journal."""
+    def recalled(
+        self, network: str, addresses: Iterable[str], standing: Collection[str]
+    ) -> Bridged:
+        """The likeliest bridge of a network whose own one is gone with the journal. `standing`:
+        addresses of all containers that are there."""
         gateway, prefix6 = "", 0
         for text in addresses:
             address = ipaddress.ip_address(text)
-            for pool in self._addresses.pools.values():
-                prefix = pool_prefix(pool)
-                if prefix.version == address.version and address in prefix:
-                    if address.version == 6:
-                        prefix6 = prefix.prefixlen
-                    else:
-                        gateway = f"{pool.spec.gateway or prefix[1]}/{prefix.prefixlen}"
+            state = self._addresses.view.pool_at(address)
+            if state is not None and address.version == 6:
+                prefix6 = state.prefix.prefixlen
+            elif state is not None:
+                gateway = f"{likeliest(state, standing)}/{state.prefix.prefixlen}"
         return Bridged(bridge=bridge_name(network), gateway=gateway, prefix6=prefix6)
 
-    def _gateway(self, pool: IPPool) -> str:
-        name, text = pool.metadata.name, pool.spec.gateway
-        if text is None:
-            raise Invalid(
-                f"pools: the IPPool {name} names no gateway, which the bridge would have; set "
-                "spec.gateway to an address of it that no container has",
-                field="pools",
-                reason="invalid-config",
-            )
-        address = ipaddress.ip_address(text)
-        use = self._addresses.view.ledgers[4].used.get(int(address))
-        if use is not None:
-            raise Conflict(f"{text}, the gateway of the IPPool {name}, is in use by {use.key}")
-        return f"{text}/{pool_prefix(pool).prefixlen}"
-
     def _refuse(self, network: str, wanted: Bridged) -> None:
-        """A network has one bridge, a bridge one network and one subnet."""
-        for other in self._attachments:
-            if (has := other.bridged) is None:
-                continue
-            if other.key.network != network and has.bridge == wanted.bridge:
-                raise Conflict(
-                    f"bridge: {wanted.bridge} belongs to the network {other.key.network}; name "
-                    "another"
-                )
-            if other.key.network != network and has.gateway and has.gateway == wanted.gateway:
-                raise Conflict(
-                    f"pools: {wanted.gateway} is the gateway on the bridge {has.bridge} of the "
-                    f"network {other.key.network} already; give each network a pool of its own"
-                )
-            if other.key.network == network and has != wanted:
-                raise Conflict(
-                    f"the network {network} has containers on the bridge {_said(has)}, and this "
-                    f"one would be on {_said(wanted)}; give it one pool of each family, and change "
-                    "its configuration only while it has no containers"
-                )
+        """A network has one bridge, a bridge one network."""
+        other = self._attachments.one_on(wanted.bridge)
+        if other is not None and other.key.network != network:
+            raise Conflict(
+                f"bridge: {wanted.bridge} belongs to the network {other.key.network}; name another"
+            )
+        if self._attachments.count_on(wanted.bridge) >= MOST_PORTS:
+            raise Exhausted(
+                f"bridge: {wanted.bridge} has {MOST_PORTS} ports, as many as Linux allows; attach "
+                "further containers to another network"
+            )
+        other = self._attachments.one_bridged(network)
+        if other is not None and other.bridged is not None and other.bridged != wanted:
+            raise Conflict(
+                f"the network {network} has containers on the bridge {_said(other.bridged)}, and "
+                f"this one would be on {_said(wanted)}; give it one pool of each family, and "
+                "change its configuration only while it has no containers"
+            )
 
     def stand(self, attachment: Attachment) -> None:
         """Make the bridge of an attachment true. Raises KernelRefused, Conflict."""
@@ -161,10 +184,8 @@ class Bridging:
         bridged = attachment.bridged
         if bridged is None:
             return None
-        others = (each for each in self._attachments if each.key != attachment.key)
-        if any(each.bridged and each.bridged.bridge == bridged.bridge for each in others):
-            return None
-        return bridged.bridge
+        alone = self._attachments.count_on(bridged.bridge) == 1
+        return bridged.bridge if alone else None
 
     def begin_removal(self, bridge: str) -> None:
         """Nobody may join from now on."""
@@ -184,11 +205,9 @@ class Bridging:
     def open_ones(self) -> list[tuple[str, str]]:
         """Network and bridge where ports are not isolated."""
         return sorted(
-            {
-                (each.key.network, each.bridged.bridge)
-                for each in self._attachments
-                if each.bridged is not None and not each.bridged.isolated
-            }
+            (each.key.network, each.bridged.bridge)
+            for each in self._attachments.bridges()
+            if each.bridged is not None and not each.bridged.isolated
         )
 
     def adopt(self, present: dict[str, int]) -> list[str]:
@@ -200,12 +219,19 @@ class Bridging:
                 continue
             owner = bridge_owner(bridged.bridge)
             if owner not in owners:
+                self._adopt_gateway(each.key.network, bridged)
                 self._engine.adopt(owner, rows_of_bridge(each.key.network, bridged, self._node))
                 if bridged.bridge in present:
                     self._engine.learn(bridged.bridge, present[bridged.bridge])
             alive = each.state == "ready" and each.host_link in present
             owners[owner] = owners.get(owner, False) or alive
         return [owner for owner, alive in owners.items() if alive]
+
+    def _adopt_gateway(self, network: str, bridged: Bridged) -> None:
+        try:
+            self.gateways.adopt(network, bridged)
+        except Conflict as error:
+            self._log.event("error", "AddressTwice", bridged.bridge, error.message)
 
 
 def bridges_of(attachments: Iterable[Attachment]) -> set[str]:

@@ -172,6 +172,8 @@ class Detacher:
         except WeftError as error:
             self._log.event("warning", "JournalUnwritable", str(key), error.message)
         self._attachments.drop(key)
+        if attachment.bridged is not None:
+            self._bridging.sweep()
         self._publishing.withdrawn(attachment)
         self._egress.withdrawn(attachment)
 

@@ -262,7 +262,7 @@ class Recognition:
                 return said.bridged
         words = "its bridge is gone with the journal; it is made again, as the pool says"
         self._log.event("error", "BridgeLost", str(record.key), words)
-        return self._bridging.recalled(record.key.network, record.addresses)
+        return self._bridging.recalled(record.key.network, record.addresses, self.inhabited())
 
     def _limited(self) -> Mapping[str, Bucket]:
         """The token buckets that stand, by link, read once."""

@@ -120,7 +120,7 @@ class Service:
         self.laps = Laps(STEPS)
         self.publishing = self._publishing()
         self.limiting, self.egress = Limiting(), Egress(self.engine, self.journal, self.log)
-        self.bridging = Bridging(self.engine, self.attachments, self.addresses, self.node)
+        self.bridging = Bridging(self.engine, self.attachments, self.addresses, self.node, self.log)
         ground = self._ground()
         self.addresses.mirror = self.mirror = Mirror(self.journal, self.log)
         self.keeping = Keeping(ground, self._file, self.given, self.mirror)

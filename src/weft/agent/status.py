@@ -295,11 +295,12 @@ class Reporter:
             a.key: [ipaddress.ip_address(x.address) for x in a.addresses]
             for a in service.attachments
         }
+        booked = service.bridging.gateways.booked()
         # what other plugins gave may be of no pool of ours
         given = {a.key for a in service.attachments if a.adopted or a.former}
         findings = [
             each
-            for each in audit.differences(service.addresses.view, held)
+            for each in audit.differences(service.addresses.view, held | booked)
             if each.kind != "outside" or not given.issuperset(each.keys)
         ]
         problems = [
@@ -356,6 +357,12 @@ class Reporter:
             raise NotFound(f"{wanted} is not in use; `weft ipam show` lists what is")
         pool = view.pool_at(wanted)
         attachment = service.attachments.get(use.key)
+        if use.key in service.bridging.gateways.booked():
+            raise Conflict(
+                f"{wanted} is the gateway on the bridge {use.key.ifname} of the network "
+                f"{use.key.network}; it is given back with the network's last container",
+                reason="address-taken",
+            )
         if attachment is None:
             view.release(wanted, use.sequence, time.monotonic())
         elif service.detacher.vanished(attachment) or force:

@@ -11,13 +11,15 @@ T = TypeVar("T")
 
 
 class Attachments:
-    """Attachments by key, by host link and by the namespace they are in."""
+    """Attachments by key, by host link, by bridge and by the namespace they are in."""
 
     def __init__(self) -> None:
         self._by_key: dict[AttachmentKey, Attachment] = {}
         self._by_link: dict[str, AttachmentKey] = {}
         self._by_netns: dict[NamespaceId, set[AttachmentKey]] = {}
         self._imported: dict[str, set[AttachmentKey]] = {}  # by container
+        self._by_bridge: dict[str, set[AttachmentKey]] = {}
+        self._bridge_of: dict[str, str] = {}  # by network
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -58,6 +60,9 @@ class Attachments:
             self._by_link[limiter_of(attachment.key.host_link)] = attachment.key
         if attachment.netns is not None:
             self._by_netns.setdefault(attachment.netns, set()).add(attachment.key)
+        if attachment.bridged is not None:
+            self._by_bridge.setdefault(attachment.bridged.bridge, set()).add(attachment.key)
+            self._bridge_of[attachment.key.network] = attachment.bridged.bridge
 
     def drop(self, key: AttachmentKey) -> None:
         """Forget; unknown keys are fine."""
@@ -70,6 +75,10 @@ class Attachments:
                     self._by_link.pop(link, None)
             if attachment.netns is not None:
                 _discard(self._by_netns, attachment.netns, key)
+            if attachment.bridged is not None:
+                _discard(self._by_bridge, attachment.bridged.bridge, key)
+                if not self.is_used(attachment.bridged.bridge):
+                    self._bridge_of.pop(key.network, None)
 
     def imported(self) -> list[Attachment]:
         """Those that other plugins made."""
@@ -88,6 +97,29 @@ class Attachments:
         """Attachments made in a namespace. The kernel uses inodes again: one that vanished with
         an earlier namespace of this number may be among them."""
         return [self._by_key[key] for key in self._by_netns.get(netns, ())]
+
+    def is_used(self, bridge: str) -> bool:
+        """Whether anybody is on a bridge of ours."""
+        return bridge in self._by_bridge
+
+    def count_on(self, bridge: str) -> int:
+        """How many are on a bridge of ours."""
+        return len(self._by_bridge.get(bridge, ()))
+
+    def one_on(self, bridge: str) -> Attachment | None:
+        """Somebody on a bridge of ours: all of them say the same of it. None: nobody is."""
+        for key in self._by_bridge.get(bridge, ()):
+            return self._by_key[key]
+        return None
+
+    def one_bridged(self, network: str) -> Attachment | None:
+        """Somebody of a network who is on its bridge; None: nobody is."""
+        bridge = self._bridge_of.get(network)
+        return None if bridge is None else self.one_on(bridge)
+
+    def bridges(self) -> list[Attachment]:
+        """Somebody of each bridge of ours."""
+        return [self._by_key[next(iter(keys))] for keys in self._by_bridge.values()]
 
     def finished(self, network: str) -> list[Attachment]:
         """Attachments of a network whose ADD has finished, also where a DEL has failed since."""

@@ -39,6 +39,9 @@ def up(
     ipv4: Annotated[bool, typer.Option("--ipv4", help="IPv4 only.")] = False,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="IPv6 only.")] = False,
     dual: Annotated[bool, typer.Option("--dual", help="Both; this is the default.")] = False,
+    bridge: Annotated[
+        bool, typer.Option("--bridge", help="The pods of a node share a bridge.")
+    ] = False,
     name: Name = "lab",
 ) -> None:
     """Make nodes with a switch between them, an agent on each, and attached pods.
@@ -47,13 +50,14 @@ def up(
     Examples:
       weft lab up
       weft lab up --nodes 2 --pods 3 --ipv6
+      weft lab up --bridge
       weft lab up --name other
     """
     _needs_root()
     if sum((ipv4, ipv6, dual)) > 1:
         raise Invalid("--ipv4, --ipv6 and --dual exclude each other", field="family")
     family: cluster.Families = "ipv4" if ipv4 else "ipv6" if ipv6 else "dual"
-    _show(cluster.up(name, nodes_=nodes, pods=pods, families=family))
+    _show(cluster.up(name, nodes_=nodes, pods=pods, families=family, bridge=bridge))
     suffix = "" if name == "lab" else f" --name {name}"
     typer.echo(f"\nNext: weft lab matrix{suffix}; weft lab exec{suffix} n1/p1 -- ip addr")
 

@@ -108,8 +108,8 @@ def _one(view: View, request: Request, version: int, now: float) -> Address | Ne
         if reserved is not None:
             return reserved
     pools = view.usable_pools(version, request.namespace_labels)
-    if request.pools is not None:
-        pools = [state for state in pools if state.name in request.pools]
+    if request.pools is not None or request.pool4:
+        pools = [state for state in pools if request.may_use(state.name, version)]
     ledger = view.ledgers[version]
     for state in pools:
         number = state.next_fresh(ledger)
@@ -134,7 +134,7 @@ def _reserved(view: View, request: Request, version: int, now: float) -> Address
     for state in view.pools_reserving(version, request.owner):
         if view.why_not(state, request.namespace_labels) is not None:
             continue
-        if request.pools is not None and state.name not in request.pools:
+        if not request.may_use(state.name, version):
             continue
         for number in state.owned_by.get(request.owner, ()):
             if state.excluded_until(number) is not None:
@@ -159,7 +159,7 @@ def _requested(view: View, request: Request, address: Address, now: float) -> Ad
     state, number = view.pool_at(address), int(address)
     if state is None:
         raise _taken(address, "is outside every pool")
-    if request.pools is not None and state.name not in request.pools:
+    if not request.may_use(state.name, state.version):
         raise _taken(address, f"is in pool {state.name}, to which the request is not restricted")
     why_not = view.why_not(state, request.namespace_labels)
     if why_not is not None:

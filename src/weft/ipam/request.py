@@ -21,6 +21,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One attachment wants addresses, at most one of each family.
 
     `addresses`: particular ones. `pools`: only from these; None: from any, empty: from none.
+    `pool4`: the only one for IPv4; empty: any of these.
     `namespace_labels` None: not known, and then a pool that selects namespaces is out of reach.
     `owner`: `namespace/name` of the pod, for reservations; empty: unknown.
     """
@@ -30,9 +31,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     ipv6: Need = "required"
     addresses: tuple[Address, ...] = ()
     pools: tuple[str, ...] | None = None
+    pool4: str = ""
     namespace_labels: Mapping[str, str] | None = None
     owner: str = ""
     allow_requested: bool = True
+
+    def may_use(self, pool: str, version: int) -> bool:
+        """Whether the request is not restricted to other pools."""
+        if version == 4 and self.pool4 not in ("", pool):
+            return False
+        return self.pools is None or pool in self.pools
 
     def need(self, version: int) -> Need:
         """How much this family is needed."""

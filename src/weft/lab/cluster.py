@@ -65,6 +65,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     families: Families = "dual"
+    bridge: bool = False  # pods are on a bridge of their node
     wires: Wires | None = None
     nodes: tuple[LabNode, ...] = ()
 
@@ -92,11 +93,14 @@ def load(name: str) -> Lab:
         raise NotFound(f"there is no lab {name!r}; make one with `weft lab up`") from None
 
 
-def up(name: str, *, nodes_: int = 1, pods: int = 2, families: Families = "dual") -> Lab:
+def up(
+    name: str, *, nodes_: int = 1, pods: int = 2, families: Families = "dual", bridge: bool = False
+) -> Lab:
     """Make a lab. Whatever fails on the way, nothing of it is left."""
     if _file(name).exists():
         raise Conflict(f"lab {name!r} exists already; `weft lab down --name {name}` removes it")
-    lab = _save(Lab(name=name, families=families))
+    lab = _save(Lab(name=name, families=families, bridge=bridge))
+    conflist = on_bridge() if bridge else DEFAULT_CONFLIST
     wanted = wiring.FAMILIES[families]
     try:
         wires = wiring.lay(name, tied=False, families=wanted)
@@ -105,9 +109,9 @@ def up(name: str, *, nodes_: int = 1, pods: int = 2, families: Families = "dual"
             node = nodes.start(f"{name}-n{index + 1}", tied=False)
             lab = _with(lab, LabNode(node=node, index=index))
             wiring.connect(wires, node, index, families=wanted)
-            start_agent(node, settings(families))
+            start_agent(node, settings(families), conflist)
             for number in range(pods):
-                attached = attach(node, f"p{number + 1}")
+                attached = attach(node, f"p{number + 1}", conflist=conflist)
                 last = lab.nodes[-1]
                 lab = _with(lab, msgspec.structs.replace(last, pods=(*last.pods, attached)))
     except BaseException:
@@ -146,10 +150,17 @@ def settings(families: Families) -> str:
     return "network:\n" + "".join(lines)
 
 
-def _install(text: str) -> None:
+def on_bridge() -> bytes:
+    """The list of `weft install`, for containers on bridges."""
+    content = msgspec.json.decode(DEFAULT_CONFLIST)
+    content["plugins"][0]["mode"] = "bridge"
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _install(text: str, conflist: bytes = DEFAULT_CONFLIST) -> None:
     """Runs inside the node."""
     place_launcher(BINS)
-    write_conflist(CONFLIST)
+    write_conflist(CONFLIST, conflist)
     SETTINGS.write_text(text)
 
 
@@ -168,9 +179,9 @@ def _reap() -> None:
     _started[:] = [child for child in _started if child.poll() is None]
 
 
-def start_agent(node: Node, text: str = "") -> int:
+def start_agent(node: Node, text: str = "", conflist: bytes = DEFAULT_CONFLIST) -> int:
     """Install launcher, list and settings, start an agent, wait until it serves; its pid."""
-    calls.call(node, _install, text)
+    calls.call(node, _install, text, conflist)
     child = launch_agent(node)
     deadline = time.monotonic() + READY_LIMIT
     while not _serves(node):
@@ -219,7 +230,9 @@ def runtime(node: Node, conflist: bytes = DEFAULT_CONFLIST) -> Runtime:
     )
 
 
-def attach(node: Node, pod: str, *, container: str = "") -> LabPod:
+def attach(
+    node: Node, pod: str, *, container: str = "", conflist: bytes = DEFAULT_CONFLIST
+) -> LabPod:
     """A pod: a namespace on the node, attached through the CNI protocol."""
     calls.call(node, create, pod)
     wanted = Attachment(
@@ -227,9 +240,10 @@ def attach(node: Node, pod: str, *, container: str = "") -> LabPod:
         netns=f"/run/netns/{pod}",
         args=f"IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={pod}",
     )
-    outcome = runtime(node).add(wanted)
+    driver = runtime(node, conflist)
+    outcome = driver.add(wanted)
     if not outcome.is_good:
-        runtime(node).delete(wanted)
+        driver.delete(wanted)
         calls.call(node, remove, pod)
         raise WeftError(f"pod {pod} of {node.name} could not be attached: {outcome.failure}")
     given = tuple(ip["address"].split("/")[0] for ip in (outcome.result or {}).get("ips", ()))
