@@ -12,7 +12,7 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from weft.model.addresses import address_of
 from weft.model.attachment import LINK_PREFIX
 from weft.render.sets import TABLE
 from weft.rows.base import Place, Row, RowKey
-from weft.rows.links import Veth
+from weft.rows.links import Sysctl, Veth
 from weft.rows.rules import Chain, Element, Set, Table
 
 AT_ONCE = 100  # owners that a worker compares in one go, unless there are very many:
@@ -44,12 +44,26 @@ Found = dict[str, list[Difference]]
 
 
 class Doubt(NamedTuple):
-    """What may be wrong: whole owners; keys that may be nobody's; everything in our tables."""
+    """What may be wrong: whole owners; keys that may be nobody's; everything in our tables.
+
+    `sysctls`: of the owners nothing else. The kernel announces rp_filter of each new link, because
+    we write it; to read all ports of its container then would keep the loop waiting for the
+    interpreter's lock.
+    """
 
     owners: Collection[str] = ()
     suspects: Collection[RowKey] = ()
     strays: Sequence[Row] = ()  # on our links, as notifications said
     rules: bool = False
+    sysctls: bool = False
+
+    def also(self, owners: Collection[str], *, rules: bool) -> Doubt:
+        """The same, and these owners and perhaps all rules."""
+        return self._replace(
+            owners={*self.owners, *owners},
+            rules=self.rules or rules,
+            sysctls=self.sysctls and not owners,
+        )
 
 
 class Outcome(NamedTuple):
@@ -124,6 +138,8 @@ class Mender:
             by_rules = wrong if len(wrong) > AT_ONCE else by_rules
         for some in slices(owners, max(AT_ONCE, len(owners) // ROUNDS)):
             part = await self._gathered(some)
+            if doubt.sysctls:
+                part = {owner: _sysctls(held) for owner, held in part.items()}
             found = await asyncio.to_thread(self._read, part, rules=not doubt.rules)
             damaged |= await self._perform(found, (), waiting)
         return Outcome(frozenset(damaged), waiting, by_rules)
@@ -346,3 +362,7 @@ def parcels(owners: Sequence[str], found: Mapping[str, Sequence[object]]) -> Ite
 
 def _is_rule(row: Row) -> bool:
     return isinstance(row, Table | Set | Chain | Element)
+
+
+def _sysctls(rows: Iterable[Row]) -> tuple[Row, ...]:
+    return tuple(row for row in rows if isinstance(row, Sysctl))

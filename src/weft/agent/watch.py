@@ -343,8 +343,7 @@ class Watcher:
         if heard.everything:
             await self._examine(Doubt(owners=self._engine.owners, rules=True))
             return
-        doubt = await self._doubt(heard)
-        doubt = doubt._replace(owners={*doubt.owners, *again}, rules=doubt.rules or rules)
+        doubt = (await self._doubt(heard)).also(again, rules=rules)
         if doubt.owners or doubt.rules or doubt.suspects or doubt.strays:
             await self._examine(doubt, first=not (again or rules))
 
@@ -370,6 +369,7 @@ class Watcher:
             suspects=[key for key in ready if key not in known and key[0] in KINDS],
             strays=self._on_ours(heard.addresses.values()),
             rules=any(key[0] in ("Table", "Set") for key in ready),
+            sysctls=not heard.addresses and all(key[0] == "Sysctl" for key in ready),
         )
 
     def _wrong_keys(self, heard: Heard, link: str) -> Collection[RowKey]:
