@@ -367,7 +367,8 @@ class Engine:
         """Perform steps whose rows the shadow holds already."""
         try:
             if steps:
-                with Surroundings(self.host, Indexes(), None) as surroundings:
+                known = self._indexes.of({getattr(step.new, "bridge", "") for step in steps})
+                with Surroundings(self.host, known, None) as surroundings:
                     self._perform({}, steps, surroundings)
                     for step in steps:  # an ifb that was made again has another number
                         if isinstance(step.new, Ifb | Bridge):

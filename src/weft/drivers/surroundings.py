@@ -8,6 +8,7 @@ made a link of the same name again.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import Any
 
 from weft.drivers.contract import Medium, Transport
@@ -51,6 +52,15 @@ class Indexes:
     def owned(self, number: int) -> str | None:
         """The same, but not of the loopback link, which is nobody's."""
         return self.name(number) if number != LOOPBACK else None
+
+    def of(self, links: Iterable[str]) -> Indexes:
+        """What is remembered of these alone: by its number a bridge is ours, whoever bears its name
+        by now."""
+        known = Indexes()
+        for link in links:
+            if link in self.numbers:
+                known.learn(link, self.numbers[link])
+        return known
 
     def by_number(self) -> dict[int, str]:
         """All that is remembered, but the loopback link."""
