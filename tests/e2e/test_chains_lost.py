@@ -10,7 +10,7 @@ from test_chains import ports, properties, until
 from test_host_ports import reach
 
 from acceptance import Host, ask
-from chained import Chain, bridge, ptp, ready, weft
+from chained import STATIC, Chain, bridge, ptp, ready, weft
 from weft.lab import entering
 
 
@@ -85,6 +85,38 @@ def test_who_gets_the_number_of_one_that_is_gone_is_attached(site: Host) -> None
     assert site.send(ask("DEL", "new", network="chain")).status == 0
     assert properties(site, "another") == theirs
     site.unmake(["new"])
+
+
+@pytest.mark.matrix(id="chains bridge renamed", full=2, reduced=1)
+def test_a_bridge_that_is_renamed_leads_nobody_to_the_nodes_loopback(
+    site: Host, count: int
+) -> None:
+    for running in (True, False)[:count]:
+        see_renamed(site, running=running)
+
+
+def see_renamed(site: Host, *, running: bool) -> None:
+    chain = Chain(site, bridge(), weft(capabilities={"portMappings": True}))
+    pod = chain.add("pod", portMappings=ports(8080, 80))
+    other = Chain(site, bridge(STATIC), name="foreign").add("other")
+    if not running:
+        site.end()
+    site.shell("ip link set cni9 down; ip link set cni9 name cni8; ip link set cni8 up")
+    if not running:
+        site.start()
+    until(lambda: '"cni8"' in site.shell("nft list set inet weft localnet"))
+    entering.ip_batch(site.node.network, "addr add 127.0.0.77/32 dev lo\n")
+    entering.ip_batch(other.network, "route add 127.0.0.77/32 via 10.77.0.1 dev eth0\n")
+    entering.output(other.network, ["sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"])
+    node = site.node.network
+    assert not reach(other.network, "127.0.0.77", 70, node, 70, patience=0.3).answered
+    assert reach(node, "127.0.0.1", 8080, pod.network, 80).answered
+    assert pod.check_weft().status == 0
+    entering.ip_batch(node, "addr del 127.0.0.77/32 dev lo\n")
+    pod.drop()
+    assert site.shell("cat /proc/sys/net/ipv4/conf/cni8/route_localnet") == "0\n"
+    other.drop()
+    site.shell("ip link del cni8")
 
 
 @pytest.mark.matrix(id="chains torn down", full=2, reduced=1)

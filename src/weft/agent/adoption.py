@@ -29,6 +29,7 @@ from weft.model.attachment import (
 )
 from weft.model.errors import Conflict, Invalid, Unsupported, WeftError
 from weft.render.sets import strangers_among
+from weft.rows.base import Row
 from weft.rows.rules import Element
 from weft.wire.cni import Request, Result
 
@@ -167,6 +168,45 @@ class Adopter:
             return
         self._attachments.put(followed)
         self._log.event("warning", "LinkRenamed", owner, f"{link} is called {name} now")
+
+    def follow_bridges(self) -> None:
+        """Bridges that somebody renamed: what goes by their names follows, above all what keeps
+        their containers from 127/8."""
+        old: list[Row] = []
+        for each in self._attachments.copied():
+            found = each.adopted
+            if found is None or not found.bridge or each.state != "ready":
+                continue
+            bridge = self._engine.host.links.find_index(found.master)
+            if bridge is None or bridge.name == found.bridge or bridge.kind != "bridge":
+                continue
+            owner, name = str(each.key), bridge.name
+            followed = msgspec.structs.replace(
+                each, adopted=msgspec.structs.replace(found, bridge=name)
+            )
+            rows = rows_of(followed, self._node)
+            wanted = {row.key for row in rows}
+            try:
+                self._journal.put(followed)
+                before = self._engine.rows(owner)
+                old += (r for r in before if isinstance(r, Element) and r.key not in wanted)
+                standing = {row.key for row in before}
+                self._engine.forget(owner)
+                self._engine.adopt(owner, (row for row in rows if row.key in standing))
+                self._engine.learn(each.host_link, found.index)
+                self._engine.apply(owner, rows)
+            except WeftError as error:
+                self._log.event("error", "NotRepaired", owner, error.message)
+                continue
+            self._attachments.put(followed)
+            words = f"{found.bridge}, of which its link is a port, is called {name} now"
+            self._log.event("warning", "LinkRenamed", owner, words)
+        if old:
+            try:  # several may have shared one
+                self._engine.adopt("renamed bridges", old)
+                self._engine.withdraw("renamed bridges")
+            except WeftError as error:
+                self._log.event("error", "NotRepaired", "renamed bridges", error.message)
 
     def adopted(self, link: Link) -> Adopted:
         """What the link was before, and its bridge. Raises Conflict where it is about to go."""

@@ -142,10 +142,11 @@ class Recognition:
                 "info", "Recognised", "node", f"{self._from_links} attachments, from their links"
             )
 
-    def _follow(self, recorded: Iterable[Attachment], links: Iterable[HostLink]) -> None:
+    def _follow(self, recorded: Iterable[Attachment], links: Collection[HostLink]) -> None:
         """Attachments whose links other plugins made: the links keep whatever name they have by
         now, and one whose record the journal has not is known from its alias."""
         standing = {link.index: link for link in links if link.is_veth}
+        bridges = {link.index: link.name for link in links if link.kind == "bridge"}
         known: set[int] = set()
         for attachment in recorded:
             if attachment.adopted is None:
@@ -154,14 +155,20 @@ class Recognition:
             if link is not None and not is_still(link, attachment.host_link, mark_of(attachment)):
                 link = None  # another has its number by now
             known.update(() if link is None else (link.index,))
-            if link is not None and link.name != attachment.host_link:
-                words = f"{attachment.host_link}, which weft adopted, is called {link.name} now"
+            bridge = bridges.get(attachment.adopted.master, attachment.adopted.bridge)
+            followed = msgspec.structs.replace(
+                attachment,
+                host_link=attachment.host_link if link is None else link.name,
+                adopted=msgspec.structs.replace(attachment.adopted, bridge=bridge),
+            )
+            if followed != attachment:
+                was, now = attachment.host_link, followed.host_link
+                if was == now:
+                    was, now = attachment.adopted.bridge, bridge
+                words = f"{was}, which weft adopted or guards a port of, is called {now} now"
                 self._log.event("warning", "LinkRenamed", str(attachment.key), words)
-                followed = msgspec.structs.replace(attachment, host_link=link.name)
                 self._journal.put(followed)
-                self._adopt(followed)
-            else:
-                self._adopt(attachment)
+            self._adopt(followed)
         for index, link in standing.items():
             record = read_adoption(link.alias)
             if record is not None and index not in known:

@@ -253,6 +253,7 @@ class Service:
             self._forward()
 
     async def _host_changed(self) -> None:
+        self.adopter.follow_bridges()
         self._reprogram()
         await self._publish()
 
