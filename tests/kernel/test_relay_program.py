@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,24 @@ def test_packet_rules_lead_to_no_port_that_a_dead_relay_had(node: Node) -> None:
     assert (then, later, end) == ([], [], [])
     assert len(last) == 1  # its socket had been removed: it was ended
     assert first == again and first[0][:2] == [6, 80]
+
+
+def test_which_process_it_is_the_kernel_says_and_not_the_relay(tmp_path: Path) -> None:
+    path = tmp_path / relay.NAME
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def lies() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(64)
+                peer.sendall(b'{"release": "0", "pid": 1}\n')
+
+        beside = threading.Thread(target=lies)
+        beside.start()
+        assert relay.hello(path).pid == os.getpid()
+        beside.join()
 
 
 def _crowded() -> list[Any]:

@@ -42,8 +42,9 @@ _PROGRAM = (
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What the relay says of itself. `ports`: protocol, published port and the relay's own port on
-    ::1; `refused`: protocol, port and why it is not carried."""
+    """What the relay says of itself; `pid` is what the kernel says, as signals go there. `ports`:
+    protocol, published port and the relay's own port on ::1; `refused`: protocol, port and why it
+    is not carried."""
 
     release: str
     pid: int
@@ -90,7 +91,7 @@ def start(path: Path) -> subprocess.Popen[bytes]:
 
 def hello(path: Path) -> Said:
     """What the relay there says. Raises NotFound where none is, PeerFault where it fails."""
-    return _said(_ask(path, {"do": "hello"}))
+    return _said(*_ask(path, {"do": "hello"}))
 
 
 def lead(path: Path, goals: Mapping[Port, Goal], own: Mapping[Port, int]) -> Said:
@@ -100,7 +101,7 @@ def lead(path: Path, goals: Mapping[Port, Goal], own: Mapping[Port, int]) -> Sai
         [port.protocol, port.number, _text(goal.ip), goal.number, own.get(port, 0)]
         for port, goal in islice(goals.items(), MOST)
     ]
-    said = _said(_ask(path, {"do": "lead", "goals": asked}))
+    said = _said(*_ask(path, {"do": "lead", "goals": asked}))
     beyond = [(*port, "there are too many") for port in islice(goals, MOST, None)]
     return msgspec.structs.replace(said, refused=(*said.refused, *beyond)) if beyond else said
 
@@ -173,14 +174,19 @@ def _peer(path: Path) -> int:
         probe.settimeout(PATIENCE)
         try:
             probe.connect(str(path))
-            raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return _pid(probe)
         except OSError:
             return 0
-    return int.from_bytes(raw[:4], sys.byteorder)
 
 
-def _ask(path: Path, asked: dict[str, Any]) -> bytes:
-    """One question, and its answer."""
+def _pid(peer: socket.socket) -> int:
+    return int.from_bytes(
+        peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder
+    )
+
+
+def _ask(path: Path, asked: dict[str, Any]) -> tuple[int, bytes]:
+    """One question: who answers, as the kernel tells, and the answer."""
     said = bytearray()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(PATIENCE)
@@ -190,6 +196,7 @@ def _ask(path: Path, asked: dict[str, Any]) -> bytes:
             raise NotFound(f"no relay listens on {path}") from None
         except OSError as error:
             raise PeerFault(f"the relay cannot be reached: {error}") from error
+        pid = _pid(peer)
         try:
             peer.sendall(msgspec.json.encode(asked) + b"\n")
             while not said.endswith(b"\n"):
@@ -199,12 +206,12 @@ def _ask(path: Path, asked: dict[str, Any]) -> bytes:
                 said += piece
         except OSError as error:
             raise PeerFault(f"the relay does not answer: {error}") from error
-    return bytes(said)
+    return pid, bytes(said)
 
 
-def _said(raw: bytes) -> Said:
+def _said(pid: int, raw: bytes) -> Said:
     try:
-        return msgspec.json.decode(raw, type=Said)
+        return msgspec.structs.replace(msgspec.json.decode(raw, type=Said), pid=pid)
     except msgspec.MsgspecError as error:
         raise PeerFault(f"the relay says {raw[:200]!r}: {error}") from error
 
