@@ -92,7 +92,7 @@ class Relaying:
     async def _keep(self) -> None:
         while True:
             patience = LOOK if self._goals else None
-            if self.trouble and self._goals:
+            if self.said is None and self._goals:
                 patience = self._pause
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
