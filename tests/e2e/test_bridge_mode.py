@@ -228,11 +228,13 @@ def test_damage_to_the_bridge_is_mended(host: Host, count: int) -> None:
 def test_no_container_is_put_on_a_bridge_that_took_the_name(host: Host) -> None:
     with yard(host, "a"):
         os.kill(host.pid, signal.SIGSTOP)
-        host.shell(f"ip link del {BRIDGE}; ip link add {BRIDGE} type bridge")
+        host.shell(f"ip link del {BRIDGE}; ip link add {BRIDGE} up type bridge")
         start = len(host.log())
         os.kill(host.pid, signal.SIGCONT)
         deadline = time.monotonic() + 5
-        while host.log()[start:].count("that weft did not make") < 2:  # nor when it tries again
+        while (
+            host.log()[start:].count("NotRepaired about=yard/a/eth0") < 2
+        ):  # nor when it tries again
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert "master" not in host.shell(f"ip link show {host_link('a', network='yard')}")
