@@ -24,7 +24,7 @@ from weft.ipam.request import NeedBlock
 from weft.kernel.links import Link
 from weft.model.attachment import Attachment
 from weft.model.bridge import Bridged, bridge_name, bridge_owner
-from weft.model.errors import Conflict, Exhausted, Invalid, NotReady, Unsupported
+from weft.model.errors import Conflict, Invalid, NotReady, Unsupported
 from weft.model.ip_pool import pool_prefix
 from weft.rows.links import Port
 from weft.wire.cni import Request
@@ -159,7 +159,7 @@ class Bridging:
                 f"bridge: {wanted.bridge} belongs to the network {other.key.network}; name another"
             )
         if self._attachments.count_on(wanted.bridge) >= MOST_PORTS:
-            raise Exhausted(
+            raise Conflict(
                 f"bridge: {wanted.bridge} has {MOST_PORTS} ports, as many as Linux allows; attach "
                 "further containers to another network"
             )
