@@ -80,11 +80,11 @@ class Bridging:
         return request.conf.mode == BRIDGE and _name(request) in self._going
 
     async def gone(self, request: Request) -> None:
-        """Wait until it is."""
-        event = self._going.get(_name(request)) if request.conf.mode == BRIDGE else None
-        if event is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), PATIENCE)
+        """Wait until it is, and none that came meanwhile is just going either."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while self.is_going(request):
+                    await self._going[_name(request)].wait()
 
     def reserved(self, request: Request, wish: Wish) -> Wish | NeedBlock:
         """The wish of a container whose bridge has its gateway by now, or is routed; a block that
