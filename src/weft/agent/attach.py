@@ -71,6 +71,7 @@ class Attacher:
         await self._bridging.gone(request)
         assigned = await self._secured(request, netns)
         try:
+            await self._bridging.gone(request)  # blocks may have been claimed meanwhile
             ips = [packed(each.address) for each in assigned]
             await self._egress.secure(request.wishes.egress, ips)
         except BaseException:
