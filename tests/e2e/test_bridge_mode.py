@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -223,25 +221,6 @@ def test_damage_to_the_bridge_is_mended(host: Host, count: int) -> None:
             for goal, mine in ((b4, a4), (b6, a6)):
                 answer = reach(host.network("a"), goal, 80, host.network("b"), 80)
                 assert answer == (mine, True), damage
-
-
-def test_no_container_is_put_on_a_bridge_that_took_the_name(host: Host) -> None:
-    with yard(host, "a"):
-        os.kill(host.pid, signal.SIGSTOP)
-        host.shell(f"ip link del {BRIDGE}; ip link add {BRIDGE} up type bridge")
-        start = len(host.log())
-        os.kill(host.pid, signal.SIGCONT)
-        deadline = time.monotonic() + 5
-        while (
-            host.log()[start:].count("NotRepaired about=yard/a/eth0") < 2
-        ):  # nor when it tries again
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert "master" not in host.shell(f"ip link show {host_link('a', network='yard')}")
-        host.shell(f"ip link del {BRIDGE}")
-        while "10.22.0.1/24" not in host.shell("ip -4 addr"):
-            assert time.monotonic() < deadline + 5
-            time.sleep(0.02)
 
 
 def test_a_restart_adopts_and_a_lost_journal_is_made_again(host: Host) -> None:
