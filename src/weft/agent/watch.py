@@ -30,10 +30,11 @@ from weft.agent.notices import Heard, Notices, link_keys
 from weft.agent.sweep import Sweeper
 from weft.agent.sysctls import SysctlEar
 from weft.agent.tending import tell_failure, tend
-from weft.drivers import adoptions, bridges, ifbs
+from weft.drivers import adoptions
 from weft.drivers.engine import Engine
 from weft.drivers.links import differs
 from weft.drivers.strays import KINDS
+from weft.drivers.table import single_differs
 from weft.kernel.links import Link
 from weft.kernel.netconf import RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF
 from weft.kernel.netlink import Socket
@@ -48,9 +49,8 @@ from weft.model.attachment import (
     is_still,
 )
 from weft.model.errors import WeftError
-from weft.rows.bandwidth import Ifb
 from weft.rows.base import RowKey
-from weft.rows.links import Address, Adoption, Bridge, Veth
+from weft.rows.links import Address, Adoption, Veth
 
 GATHER = 0.05  # seconds between the first notification and the look at what changed
 URGENT = 0.002  # the same where packet rules have changed: they may stand open
@@ -381,11 +381,7 @@ class Watcher:
             self._ear.renamed(link)
         if row is None and owner is not None:
             return self._wrong_adoption(owner, link, said)
-        if (isinstance(row, Veth) and differs(row, said)) or (
-            isinstance(row, Ifb) and ifbs.differs(row, said)
-        ):
-            return (pair,)
-        if isinstance(row, Bridge) and bridges.differs(row, said):
+        if (isinstance(row, Veth) and differs(row, said)) or single_differs(row, said):
             return (pair,)
         if astray(self._engine, owner, said, link):
             return (("Port", link),)

@@ -1,103 +1,37 @@
 """Intermediate functional blocks: made, recognised and mended as host links are.
 
-One that is gone can be made again, other than a veth pair: nothing but rows of the host hangs on
-it. Until then what its container sends is dropped, because the redirection leads nowhere.
+Until one that is gone is made again, what its container sends is dropped, because the redirection
+leads nowhere.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Collection, Mapping, Sequence
-
-from weft.drivers import links as host_links
-from weft.drivers.contract import Medium, Names, Position, Scope, Stage, Watch
-from weft.drivers.transports import LinkTransport
+from weft.drivers.contract import Stage
+from weft.drivers.single_links import SingleLinks
 from weft.kernel import links
-from weft.kernel.rtnetlink import NETLINK_ROUTE
 from weft.model.attachment import HOST_MAC
-from weft.model.errors import Conflict, KernelRefused
 from weft.rows.bandwidth import Ifb
-from weft.rows.base import Place, Row, RowKey
 
 
-class Ifbs:
+class Ifbs(SingleLinks[Ifb]):
     """Driver of `Ifb`."""
 
     kinds = (Ifb,)
-    gone = frozenset((errno.ENODEV,))
-    watch = Watch(protocol=NETLINK_ROUTE, groups=(links.RTNLGRP_LINK,))
+    kind = "ifb"
+    what = "link"
+    missing = "the link {}, through which the container sends, is missing"
+    place = Stage.CREATE, 1  # after the pair, so that nothing is left where that is refused
 
-    def position(self, _: Ifb) -> Position:
-        """After the pair, so that nothing is left where that is refused."""
-        return Stage.CREATE, 1
+    def create(self, row: Ifb) -> bytes:
+        """With the hardware address of all host links."""
+        return links.create_ifb(row.name, HOST_MAC, row.mtu, row.group)
 
-    def encode(self, old: Ifb | None, new: Ifb | None, names: Names) -> Sequence[bytes]:
-        """A change of a standing one mends its properties."""
-        if new is None:
-            return (links.delete_by_name(old.name),) if old is not None else ()
-        if old is not None:
-            return host_links.mending(names.index(Place.HOST, old.name), old, new, names)
-        return (links.create_ifb(new.name, HOST_MAC, new.mtu, new.group),)
-
-    def created(self, row: Ifb, scope: Scope) -> None:
-        """Write the alias and learn the number, in one exchange."""
-        via: LinkTransport = scope.transport(Medium.HOST_LINKS)
-        outcome = via.commit([links.set_alias(row.name, row.alias), links.get_by_name(row.name)])
-        for refusal in outcome.refusals:
-            raise KernelRefused(refusal.errno, "set the alias of", str(row), refusal.words)
-        index, _ = links.decode_indexes(outcome.answers[0][2])
-        scope.names.learn(Place.HOST, row.name, index)
-
-    def cleared(self, row: Ifb, code: int, scope: Scope) -> bool:
-        """EEXIST: our own left-over is deleted; otherwise say whose name is taken."""
-        if code != errno.EEXIST:
-            return False
-        via: LinkTransport = scope.transport(Medium.HOST_LINKS)
-        standing = via.find(row.name)
-        if standing is not None and not host_links.is_ours(standing):
-            raise Conflict(
-                f"the node has a link named {row.name!r} that weft did not make; "
-                "rename or delete it"
-            )
-        if standing is not None:
-            via.commit([links.delete_by_index(standing.ifindex)])
-        return True
-
-    def settle(self, row: Ifb, scope: Scope) -> None:
-        """Nothing happens late."""
-
-    def read(self, rows: Sequence[Ifb], scope: Scope) -> Mapping[RowKey, Row]:
-        """By name, or from a dump; one that was renamed is known by its alias."""
-        via: LinkTransport = scope.transport(Medium.HOST_LINKS)
-        found: dict[RowKey, Row] = {}
-        for name, link in host_links.standing(via, rows, "ifb").items():
-            scope.names.learn(Place.HOST, name, link.ifindex)
-            found["Ifb", name] = _row(link)
-        return found
-
-    def words(self, row: Ifb, found: Row | None) -> str:
-        """Names the first thing that differs."""
-        if not isinstance(found, Ifb):
-            return f"the link {row.name}, through which the container sends, is missing"
-        return f"the link {row.name} on the host has {host_links.differing(row, found)}"
-
-    def touched(self, kind: int, body: memoryview, names: Names) -> Collection[RowKey]:
-        """Itself, and whether it is up."""
-        link = links.decode(body)
-        name = names.name(Place.HOST, link.ifindex) or link.name
-        return ("Ifb", name), ("Up", Place.HOST, name)
-
-
-def differs(row: Ifb, link: links.Link) -> bool:
-    """Whether it is not as wanted, judged by a notification."""
-    return _row(link) != row
-
-
-def _row(link: links.Link) -> Ifb:
-    return Ifb(
-        name=link.name,
-        mtu=link.mtu,
-        alias=link.alias,
-        group=link.group,
-        master=link.master,
-    )
+    def row_of(self, link: links.Link) -> Ifb:
+        """What a row says of it."""
+        return Ifb(
+            name=link.name,
+            mtu=link.mtu,
+            alias=link.alias,
+            group=link.group,
+            master=link.master,
+        )
