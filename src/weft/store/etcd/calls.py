@@ -2,7 +2,7 @@
 
 One member is asked at a time; one that does not answer is left for the next in the list, after a
 pause that grows and is drawn at random, so that a thousand nodes do not come back as one. A
-connection without an answer is found dead by HTTP/2 pings (every 6 s, 5 s to answer, which is
+connection without an answer is found dead by HTTP/2 pings (every 8 s, 5 s to answer, which is
 within what etcd allows by default: `--grpc-keepalive-min-time=5s`), also one whose packets vanish.
 """
 
@@ -28,10 +28,11 @@ PAUSES = (0.1, 10.0)  # seconds: the first and the longest pause between two tri
 DENIED = "etcd refuses this user: {}; check username, password and the user's roles"
 UNKNOWN = "whether a change was made is not known"
 _OPTIONS = (
-    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_time_ms", 8_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.bdp_probe", 0),  # its pings would count as too many, too
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 16 << 20),
     ("grpc.enable_http_proxy", 0),
@@ -60,7 +61,7 @@ class Calls:
         """Raises `Invalid` naming the setting; nothing is connected yet."""
         self._targets = [_target(url) for url in check(access)]
         self._secure = access.endpoints[0].startswith("https:")
-        self._access = access
+        self.access = access
         random.shuffle(self._targets)  # not every node at the same member
         self._channel: aio.Channel | None = None
         self._at = 0
@@ -127,8 +128,12 @@ class Calls:
         if self._channel is not None and self._passes(error):
             await self._leave(self._channel)
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            self._token = ""
+            self.doubt_token()
         return self._refused(error, unknown=False)
+
+    def doubt_token(self) -> None:
+        """Something was refused: the next call names the user and the password again."""
+        self._token = ""
 
     async def close(self) -> None:
         """Let go of the connection. Idempotent."""
@@ -159,7 +164,7 @@ class Calls:
     def _open(self, target: str) -> aio.Channel:
         if not self._secure:
             return aio.insecure_channel(target, _OPTIONS)
-        wanted = (self._access.ca, self._access.key, self._access.cert)
+        wanted = (self.access.ca, self.access.key, self.access.cert)
         try:
             files = [_content(path) if path else None for path in wanted]
         except OSError as error:
@@ -183,13 +188,13 @@ class Calls:
         try:
             return await call(request, timeout=ANSWER, metadata=await self._as_whom())
         except aio.AioRpcError as error:
-            if not self._access.username or not _token_is_old(error):
+            if not self.access.username or not _token_is_old(error):
                 raise
         self._token = ""  # etcd forgets tokens, e.g. when it restarts; it has done nothing
         return await call(request, timeout=ANSWER, metadata=await self._as_whom())
 
     async def _as_whom(self) -> tuple[tuple[str, str], ...]:
-        if not self._access.username:
+        if not self.access.username:
             return ()
         async with self._renewing:
             if not self._token:
@@ -199,12 +204,12 @@ class Calls:
     async def _authenticate(self) -> str:
         channel = await self._connected()
         try:
-            password = _content(self._access.password_file).decode().strip("\n")
+            password = _content(self.access.password_file).decode().strip("\n")
         except OSError as error:
             raise NotReady(
                 f"the password for etcd cannot be read: {error}", reason="store-unavailable"
             ) from error
-        words = MESSAGES["AuthenticateRequest"](name=self._access.username, password=password)
+        words = MESSAGES["AuthenticateRequest"](name=self.access.username, password=password)
         try:
             answer = await _method(channel, "authenticate")(words, timeout=ANSWER)
         except aio.AioRpcError as error:

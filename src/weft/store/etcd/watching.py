@@ -127,7 +127,8 @@ class EtcdWatch(Watchers):
                 self._horizon.forget()
                 self._queue.fail(compacted(self._after, answer.header.revision))
                 return
-            pause.reset()
+            if not answer.canceled:
+                pause.reset()
             past = answer.header.revision  # what is older than the watch may exceed the limit
             while self._all and not answer.canceled:
                 self._horizon.saw(answer.header)
@@ -135,8 +136,10 @@ class EtcdWatch(Watchers):
                 answer = await stream.read()
                 if answer is aio.EOF:
                     return
-            if answer.canceled and answer.compact_revision:
+            if answer.compact_revision:
                 self._queue.fail(compacted(self._after, answer.compact_revision))
+            else:
+                self._calls.doubt_token()  # etcd that was started again ends watches so
         finally:
             stream.cancel()
 
