@@ -155,13 +155,15 @@ def rules() -> Counter[str]:
 
 
 def _ruleset(text: str) -> Iterator[str]:
-    """Each line with its table, block and, of rules, number; each element by itself."""
+    """Each line with its table, block and, of rules, number; each element by itself. Of a table's
+    own lines only its comment: what nft 1.0.6 prints for flags that it does not know is chance."""
     table = block = ""
     position = 0
     for line in _ELEMENTS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text).splitlines():
         words = line.strip()
         if line.startswith("table "):
             table = block = words.partition(" {")[0]
+            position = 0
             yield table
         elif line.startswith("\t") and words.endswith("{") and not line.startswith("\t\t"):
             block, position = f"{table} {words.partition(' {')[0]}", 0
@@ -169,7 +171,7 @@ def _ruleset(text: str) -> Iterator[str]:
         elif words.startswith("elements = {"):
             inside = words.removeprefix("elements = {").removesuffix("}")
             yield from (f"{block}: {each.strip()}" for each in _COMMA.split(inside))
-        elif words not in ("", "}") and (block != table or not words.startswith("flags ")):
+        elif words not in ("", "}") and (block != table or words.startswith("comment ")):
             position += 1
             yield f"{block} {position}: {words}"
 
