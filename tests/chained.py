@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,33 @@ def _learned(host: Host, links: Collection[str]) -> set[str]:
 def mac_of(host: Host, link: str) -> str:
     (shown,) = json.loads(entering.output(host.node.network, ["ip", "-j", "link", "show", link]))
     return str(shown["address"])
+
+
+RATES = {"ingressRate": 10**8, "egressRate": 10**8}
+
+
+def ports(host_port: int, inner: int) -> list[dict[str, object]]:
+    return [{"hostPort": host_port, "containerPort": inner, "protocol": "tcp"}]
+
+
+def until(holds: Callable[[], bool], patience: float = 5.0) -> None:
+    deadline = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def unchanged(pod: Pod) -> bool:
+    """weft answered what it was given; an empty `dns`, which is none, apart."""
+    calls = pod.outcome.calls
+    at = next(n for n, call in enumerate(calls) if call.plugin == "weft")
+    given, said = (calls[n].json or {} for n in (at - 1, at))
+    return {k: v for k, v in given.items() if v} == {k: v for k, v in said.items() if v}
+
+
+def properties(host: Host, link: str) -> tuple[object, ...]:
+    """What of a link weft changes while it is adopted."""
+    (shown,) = json.loads(host.shell(f"ip -j -d link show {link}"))
+    localnet = host.shell(f"cat /proc/sys/net/ipv4/conf/{link}/route_localnet").strip()
+    queues = host.shell(f"tc qdisc show dev {link}")
+    return shown.get("group"), shown.get("ifalias"), shown["mtu"], localnet, queues

@@ -24,29 +24,23 @@ BEGIN = 5.0  # seconds for etcd to say that a watch has begun
 
 
 class Horizon:
-    """The furthest that this process has seen of a cluster's history."""
+    """Which history revisions belong to: the cluster, and its raft term when it was last heard."""
 
-    def __init__(self) -> None:
-        self.cluster = 0
-        self.term = 0
-        self.revision = 0
+    def __init__(self, cluster: int = 0, term: int = 0) -> None:
+        self.cluster = cluster
+        self.term = term
 
     def saw(self, header: Any) -> None:
-        """A header of an answer; several members answer in any order."""
-        if self.went_back(header):
-            return  # a watch says so, and whoever lists begins anew
-        self.cluster = header.cluster_id
-        self.term = max(self.term, header.raft_term)
-        self.revision = max(self.revision, header.revision)
+        """A header of an answer: what was read counts, whatever was seen before."""
+        self.cluster, self.term = header.cluster_id, header.raft_term
+
+    def copy(self) -> Horizon:
+        """For one watch, which resumes from a revision of this history."""
+        return Horizon(self.cluster, self.term)
 
     def went_back(self, header: Any) -> bool:
-        """Whether the cluster is not the one that was seen before: another, or an older copy. A
-        member that lags behind has a lower revision but not a lower term for long."""
-        return (self.cluster not in (0, header.cluster_id)) or header.raft_term < self.term
-
-    def forget(self) -> None:
-        """What is listed from now on counts."""
-        self.__init__()  # type: ignore[misc]
+        """Whether the cluster is not the one that was seen before: another, or an older copy."""
+        return self.cluster not in (0, header.cluster_id) or header.raft_term < self.term
 
 
 class EtcdWatch(Watchers):
@@ -64,7 +58,7 @@ class EtcdWatch(Watchers):
         """`name`: the prefix on etcd, and how many octets of it are the store's own."""
         super().__init__(limit)
         self._calls = calls
-        self._horizon = horizon
+        self._horizon = horizon.copy()
         self._name, self._own = name
         self._after = after
         self._queue = self.subscribe("", ())
@@ -124,7 +118,6 @@ class EtcdWatch(Watchers):
             if answer is aio.EOF or not answer.created:
                 return
             if self._horizon.went_back(answer.header) or answer.header.revision < self._after:
-                self._horizon.forget()
                 self._queue.fail(compacted(self._after, answer.header.revision))
                 return
             if not answer.canceled:
